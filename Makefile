@@ -1,0 +1,84 @@
+# Everything on a machine that has make and Python (3.9 to 3.13), nothing else:
+#
+#   make demo     photographs, a short training, evaluation, a picture of results
+#   make test     the tests
+#   make lint     the style check
+#   make setup    only the set-up, which the others do by themselves
+#   make clean    removes the environment, the demonstration's photographs and caches; keeps checkpoints/
+#
+# Choices, e.g. `make demo SET=cpu`:
+#
+#   SET=gpu|cpu         requirements.txt or requirements-cpu.txt; gpu where nvidia-smi works
+#   PYTHON=python3.11   the Python to build the environment with; the first suitable one
+#   PADDLE=2.6.2        another Paddle version for the CPU set
+#   VENV=.venv          the folder of the environment
+
+SET = $(DETECTED)
+PYTHON =
+PADDLE =
+VENV = .venv
+
+DETECTED := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+
+# Paddle 2 was built against NumPy 1, so its CPU builds take the bounds of the GPU set.
+# The last Python 3 with wheels: 3.12 for Paddle 2.6, 3.13 for Paddle 3.3. Paddle 2.6 imports setuptools
+# without asking for it, which Python 3.12 no longer brings.
+ifeq ($(SET),gpu)
+  ifneq ($(PADDLE),)
+    $(error PADDLE=$(PADDLE) chooses a version of the CPU set: add SET=cpu)
+  endif
+  REQUIREMENTS := requirements.txt
+  NEWEST := 12
+else ifeq ($(SET),cpu)
+  REQUIREMENTS := $(if $(filter 2.%,$(PADDLE)),requirements.txt,requirements-cpu.txt)
+  NEWEST := $(if $(filter 2.%,$(PADDLE)),12,13)
+  AS_CHOSEN := -e 's/^paddlepaddle-gpu==/paddlepaddle==/' $(if $(PADDLE),-e 's/^paddlepaddle==.*/paddlepaddle==$(PADDLE)/')
+else
+  $(error SET=$(SET) must be SET=cpu or SET=gpu)
+endif
+
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 python3.10 python3.9 python)
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, $(NEWEST)))
+MORE := $(if $(filter 12,$(NEWEST)),setuptools)
+READY := $(VENV)/ready-$(SET)$(if $(PADDLE),-$(PADDLE))
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint setup clean
+
+# test.py ends by saying where the picture of results is.
+demo: setup
+	$(RUN) tools/make_demo_data.py
+	$(RUN) train.py --config configs/demo.yaml
+	$(RUN) test.py --config configs/demo.yaml --baselines
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+
+setup: $(READY)
+
+# A changed set or list of requirements builds the environment anew: the CPU and the GPU build of Paddle
+# must not meet in one.
+$(READY): $(REQUIREMENTS) requirements-test.txt
+	@if [ -e "$(VENV)" ] && [ ! -e "$(VENV)/pyvenv.cfg" ]; then \
+	  echo "error: VENV=$(VENV) exists and is no virtual environment: name another folder" >&2; exit 2; \
+	fi
+	@for python in $(CANDIDATES); do \
+	  if "$$python" -c '$(SUITABLE)' 2>/dev/null; then \
+	    echo "Setting up $(VENV): the $(SET) set with $$("$$python" --version), 1 to 5 minutes"; \
+	    rm -rf "$(VENV)"; \
+	    exec "$$python" -m venv "$(VENV)"; \
+	  fi; \
+	done; \
+	echo "error: none of these is Python 3.9 to 3.$(NEWEST) with the venv module: $(CANDIDATES)." \
+	  "Install one (Debian: python3-venv), or name it: make PYTHON=/path/to/python" >&2; exit 2
+	sed $(AS_CHOSEN) -e '/^#/d' $(REQUIREMENTS) > $(VENV)/requirements.txt
+	$(RUN) -m pip install --disable-pip-version-check -r $(VENV)/requirements.txt -r requirements-test.txt $(MORE)
+	@touch $@
+
+clean:
+	rm -rf data_demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+	@if [ -e "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
