@@ -1,0 +1,1 @@
+"""From files on the disk to training batches; nothing here knows Paddle."""

@@ -1,0 +1,196 @@
+"""An endless stream of training batches whose content and order depend on the seed alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data.dataset import ImageError, PhotoDataset
+from data.file_list import DataError
+from data.masks import boxes_to_mask, random_box, shrink_box
+
+BOX_STREAM = 3  # second word of the seed; the data set uses 0..2
+WORKER_ENDED = ("a data worker ended unexpectedly (killed, or out of memory?); "
+                "fewer workers (num_workers) need less memory")
+Sample = tuple[np.ndarray, list[tuple[str, str]]]
+
+
+class Batch(NamedTuple):
+    """image float32 [N,3,H,W] RGB in [-1, 1]; mask float32 [M,1,H,W], 1 = hole; box int64 [M,4].
+
+    box is (top, left, height, width) of the box that the local critic sees; the hole is that box shrunk.
+    M is 1 where all samples share one mask, N otherwise.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    box: np.ndarray
+
+
+def _print_warning(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class TrainLoader:
+    """Endless iterator of Batch. Batch b holds the samples b * batch_size ... of the data set.
+
+    dataset: where the samples come from.
+    batch_size: samples in a batch.
+    box_size, margin, max_delta: (rows, columns), see masks.random_box and masks.shrink_box.
+    mask_batch_same: one box and one hole for the whole batch, as in TF1, or one for each sample.
+    seed: of the boxes; batch b has the same ones wherever the stream starts.
+    num_workers: processes that load samples; 0: load in this process. Batches are the same for any number.
+        Workers are forked when the loader is made: build it before large work starts threads.
+    start: number of the first batch, for a run that goes on.
+    max_bad_images: more different files than this that cannot be used end the stream.
+    prefetch: batches loaded ahead by the workers.
+    warn: called with one line for each bad file, once.
+
+    position: number of the next batch, which is how many were handed out since batch 0.
+    bad_images: path -> reason of each file that could not be used so far.
+    Raises DataError from the constructor (the box does not fit) and from next().
+    """
+
+    def __init__(
+        self,
+        dataset: PhotoDataset,
+        batch_size: int,
+        box_size: Sequence[int],
+        margin: Sequence[int] = (0, 0),
+        max_delta: Sequence[int] = (0, 0),
+        mask_batch_same: bool = True,
+        seed: int = 0,
+        num_workers: int = 0,
+        start: int = 0,
+        max_bad_images: int = 100,
+        prefetch: int = 2,
+        warn: Callable[[str], None] = _print_warning,
+    ):
+        self.position = start
+        self.bad_images: dict[str, str] = {}
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._box_size = box_size
+        self._margin = margin
+        self._max_delta = max_delta
+        self._mask_batch_same = mask_batch_same
+        self._seed = seed
+        self._max_bad_images = max_bad_images
+        self._warn = warn
+        self._closed = False
+        self._executor = None
+        self._boxes_and_holes(start)  # raises now, not after the workers have started
+        if num_workers > 0:
+            self._executor = ProcessPoolExecutor(
+                num_workers, multiprocessing.get_context("fork"), _start_worker, (dataset, os.getpid()))
+            self._next_number = start * batch_size
+            self._pending = deque()
+            for _ in range(max(1, prefetch) * batch_size):
+                self._submit()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise DataError("the loader is closed; no more batches can be read")
+        height, width = self._dataset.image_size
+        image = np.empty((self._batch_size, 3, height, width), np.float32)
+        try:
+            for place in range(self._batch_size):
+                pixels, bad = self._sample(self.position * self._batch_size + place)
+                self._note(bad)
+                # dtype: NumPy 1 would divide in float16.
+                np.divide(pixels.transpose(2, 0, 1), 127.5, out=image[place], dtype=np.float32)
+        except DataError:
+            self.close()
+            raise
+        image -= 1.0
+        boxes, holes = self._boxes_and_holes(self.position)
+        self.position += 1
+        return Batch(image, boxes_to_mask(holes, (height, width)), np.array(boxes, np.int64))
+
+    def close(self) -> None:
+        """End the workers; the stream gives no more batches. Closing twice does no harm."""
+        self._closed = True
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def __enter__(self) -> TrainLoader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _boxes_and_holes(self, batch: int) -> tuple[list, list]:
+        rng = np.random.default_rng([self._seed, BOX_STREAM, batch])
+        boxes, holes = [], []
+        for _ in range(1 if self._mask_batch_same else self._batch_size):
+            boxes.append(random_box(self._dataset.image_size, self._box_size, self._margin, rng))
+            holes.append(shrink_box(boxes[-1], self._max_delta, rng))
+        return boxes, holes
+
+    def _submit(self) -> None:
+        try:
+            self._pending.append(self._executor.submit(_load_in_worker, self._next_number))
+        except BrokenProcessPool:
+            raise DataError(WORKER_ENDED) from None
+        self._next_number += 1
+
+    def _sample(self, number: int) -> Sample:
+        if self._executor is None:
+            return self._dataset.load(number)
+        try:
+            sample = self._pending.popleft().result()
+        except BrokenProcessPool:
+            raise DataError(WORKER_ENDED) from None
+        self._submit()
+        return sample
+
+    def _note(self, bad: list[tuple[str, str]]) -> None:
+        for path, reason in bad:
+            if path in self.bad_images:
+                continue
+            self.bad_images[path] = reason
+            self._warn(f"{ImageError(path, reason)}; another image takes its place")
+            if len(self.bad_images) > self._max_bad_images:
+                first = "; ".join(str(ImageError(*item)) for item in list(self.bad_images.items())[:3])
+                raise DataError(f"{len(self.bad_images)} images cannot be used, more than max_bad_images "
+                                f"({self._max_bad_images}) allows, e.g. {first}")
+
+
+# Set in worker processes only: sending the data set with every task would send all its paths each time.
+_worker_dataset: PhotoDataset | None = None
+
+
+def _start_worker(dataset: PhotoDataset, parent: int) -> None:
+    global _worker_dataset
+    _worker_dataset = dataset
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, so that it can end us
+    cv2.setNumThreads(0)  # one core for each worker, and OpenCV's threads do not survive a fork
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    """A killed parent cannot end its workers, and they would wait for it for ever."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _load_in_worker(number: int) -> Sample:
+    return _worker_dataset.load(number)
