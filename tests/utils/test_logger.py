@@ -1,0 +1,109 @@
+"""The log's line format, and a log that stays unbroken across resumes."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from utils.logger import LogError, TextLog, format_line, parse_line
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCALARS = {
+    "grad_norm_g": 2.5, "d": -16.94878, "g": 0.203349, "wgan_gp": 0.287394, "wgan_d": -19.822716,
+    "wgan_g": -25.381075, "ae": 0.141259, "l1": 0.049349,
+}  # fmt: skip
+
+
+def test_line_is_in_the_earlier_format_with_extras_before_the_speed():
+    assert format_line(57000, 500000, SCALARS, 58.941) == (
+        "Iter: [57000/500000] l1: 0.049349 ae: 0.141259 wgan_g: -25.381075 wgan_d: -19.822716 "
+        "wgan_gp: 0.287394 g: 0.203349 d: -16.948780 grad_norm_g: 2.500000 speed: 58.94 batches/s"
+    )
+    assert format_line(1, 2, {"l1": 1.0}, 0.5) == "Iter: [1/2] l1: 1.000000 speed: 0.50 batches/s"
+
+
+def test_lines_are_read_back():
+    values = parse_line(format_line(7, 100, SCALARS, 1.25))
+    assert values == {"iteration": 7, "total": 100, "speed": 1.25, **SCALARS}
+    assert type(values["iteration"]) is int
+
+
+def test_lines_of_the_earlier_ports_are_read():
+    line = (
+        "2021-10-29 11:19:58,179 INFO Iter: [58300/500000] l1: nan ae: nan wgan_g: -7.737179 "
+        "wgan_d: -59.471756 wgan_gp: 0.338161 g: nan d: -56.090149 speed: 1.44 batches/s \n"
+    )
+    values = parse_line(line)
+    losses = ["l1", "ae", "wgan_g", "wgan_d", "wgan_gp", "g", "d"]
+    assert list(values) == ["iteration", "total", *losses, "speed"]
+    assert (values["iteration"], values["d"], values["speed"]) == (58300, -56.090149, 1.44)
+    assert math.isnan(values["l1"])
+
+
+@pytest.mark.parametrize(
+    "line", ["", "Random seed: 580", "Iter: 5", "Iter: [a/b] l1: 1", "Iter: [1/2] l1: ?"]
+)
+def test_other_lines_are_none(line):
+    assert parse_line(line) is None
+
+
+def test_lines_are_written_out_at_once_appended_and_shown(tmp_path, capsys):
+    path = str(tmp_path / "run" / "train.txt")
+    with TextLog(path) as log:
+        log.write("first\n")
+        assert Path(path).read_text() == "first\n"
+        log.write("照片 \udcff\nthird")
+    with TextLog(path) as log:
+        log.write("fourth")
+    assert Path(path).read_text(encoding="utf-8") == "first\n照片 \\udcff\nthird\nfourth\n"
+    assert capsys.readouterr().out == "first\n照片 \\udcff\nthird\nfourth\n"
+
+
+def test_paths_of_this_machine_are_shortened(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    with TextLog(str(tmp_path / "t.txt")) as log:
+        log.write(f"{PROJECT}/configs/a.yaml in {PROJECT}, '{PROJECT}'.")
+        log.write("/home/somebody/x=/home/somebody /home/somebody2/y /data/home/somebody/z")
+        monkeypatch.setenv("HOME", "/")
+        log.write("/a/b")
+    lines = (tmp_path / "t.txt").read_text().splitlines()
+    assert lines == ["configs/a.yaml in ., '.'.", "~/x=~ /home/somebody2/y /data/home/somebody/z", "/a/b"]
+
+
+def written(path: Path, *iterations: int, end: str = "") -> None:
+    lines = ["seed: 1"] + [format_line(i, 100, {"l1": i / 100}, 1.0) for i in iterations]
+    path.write_text("\n".join(lines) + "\n" + end)
+
+
+def test_resuming_cuts_later_iterations_off(tmp_path):
+    path = tmp_path / "t.txt"
+    written(path, 10, 20, 30, 40, end="saved\n")
+    with TextLog(str(path), resume_at=20) as log:
+        log.write(format_line(30, 100, {"l1": 0.9}, 1.0))
+    parsed = [parse_line(line) for line in path.read_text().splitlines()]
+    assert parsed[0] is None
+    assert [(p["iteration"], p["l1"]) for p in parsed[1:]] == [(10, 0.1), (20, 0.2), (30, 0.9)]
+    assert os.listdir(tmp_path) == ["t.txt"]
+
+
+def test_resuming_keeps_a_log_that_ends_in_time_and_drops_a_torn_line(tmp_path):
+    path = tmp_path / "t.txt"
+    written(path, 10, 20, end="note\n")
+    before = path.read_bytes()
+    TextLog(str(path), resume_at=20).close()
+    assert path.read_bytes() == before
+    path.write_bytes(before + b"Iter: [30/1")
+    TextLog(str(path), resume_at=20).close()
+    assert path.read_bytes() == before
+    TextLog(str(tmp_path / "new.txt"), resume_at=20).close()
+    assert (tmp_path / "new.txt").read_bytes() == b""
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "t.txt"):
+        with pytest.raises(LogError, match=f"^{path}: the log cannot be written: "):
+            TextLog(str(path))

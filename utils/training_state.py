@@ -1,0 +1,76 @@
+"""What a checkpoint of a training run holds: networks and optimisers by structured names.
+
+Paddle keys an optimiser's state by automatic names ("conv2d_0.w_0_moment1_0"), which depend on the order in
+which layers were built; here the state goes by the parameter's place in its network, so that no layer can
+get another's moments. Does not import paddle: `trainer` is a `trainer.Trainer`, or has its `networks()` and
+`optimizers()`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from utils.checkpoint import CheckpointError, load_parameters, section
+
+# Adam's per-parameter state; Paddle appends a running number to the names.
+_ACCUMULATORS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
+_KEY = re.compile(rf"(.+)_({'|'.join(_ACCUMULATORS)})_0")
+
+
+def training_arrays(trainer: Any) -> dict[str, np.ndarray]:
+    """Every weight ("generator/...") and optimiser state ("generator_optimizer/moment1/...") of a trainer."""
+    arrays = {}
+    for network_name, network in trainer.networks().items():
+        for name, value in network.state_dict().items():
+            arrays[f"{network_name}/{name}"] = value.numpy()
+    for optimizer_name, (optimizer, parameters) in trainer.optimizers().items():
+        structured = {parameter.name: name for name, parameter in parameters.items()}
+        for key, value in optimizer.state_dict().items():
+            match = _KEY.fullmatch(key)
+            if not match or match[1] not in structured:
+                raise ValueError(f"unexpected optimiser state {key!r}")
+            arrays[f"{optimizer_name}/{match[2]}/{structured[match[1]]}"] = value.numpy()
+    return arrays
+
+
+def restore_training(trainer: Any, arrays: Mapping[str, np.ndarray], source: str) -> list[str]:
+    """Sets a trainer to a checkpoint's arrays and returns the names of networks that start fresh.
+
+    Critics start fresh if the checkpoint has none, as after training without them. Everything else must fit:
+    CheckpointError names `source` and what is missing, left over or of another shape.
+    """
+    fresh = []
+    for network_name, network in trainer.networks().items():
+        weights = section(arrays, network_name)
+        if not weights and network_name != "generator":
+            fresh.append(network_name)
+            continue
+        load_parameters(network, weights, f"{source}: {network_name}")
+    for optimizer_name, (optimizer, parameters) in trainer.optimizers().items():
+        state = section(arrays, optimizer_name)
+        optimizer.set_state_dict(_optimizer_state(parameters, state, f"{source}: {optimizer_name}"))
+    return fresh
+
+
+def _optimizer_state(parameters: Mapping[str, Any], state: Mapping[str, np.ndarray], source: str) -> dict:
+    """Paddle's keys for a structured state; a parameter has all of its accumulators or, never moved, none."""
+    keyed = {}
+    for name, parameter in parameters.items():
+        held = [kind for kind in _ACCUMULATORS if f"{kind}/{name}" in state]
+        if held and len(held) < len(_ACCUMULATORS):
+            raise CheckpointError(f"{source}: the state of {name} is incomplete: only {', '.join(held)}")
+        for kind in held:
+            value = state[f"{kind}/{name}"]
+            shape = list(parameter.shape) if kind.startswith("moment") else [1]
+            if list(value.shape) != shape:
+                raise CheckpointError(f"{source}: {kind} of {name} has shape {list(value.shape)}, not {shape}")
+            keyed[f"{parameter.name}_{kind}_0"] = value
+    known = {f"{kind}/{name}" for name in parameters for kind in _ACCUMULATORS}
+    left_over = [name for name in state if name not in known]
+    if left_over:
+        raise CheckpointError(f"{source}: {len(left_over)} left over: {', '.join(left_over[:3])}")
+    return keyed
