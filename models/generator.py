@@ -1,0 +1,176 @@
+"""The two-stage generator: coarse network, then refinement with contextual attention.
+
+Paper: section 3.1 (coarse-to-fine) and 4.2 (unified network); TF1: `build_inpaint_net`. Channel counts are
+multiples of c = 32. Every convolution is followed by ELU unless its line says otherwise. Parameter names are
+those of the PyTorch port and of the earlier Paddle port, so that their checkpoints fit without renaming.
+"""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn as nn
+
+from models.contextual_attention import ContextualAttention, resize_nearest
+from models.layers import ConvBlock, check_dialect, composite, upsample_x2
+
+
+def with_border_and_mask(image, mask):
+    """[N, 3, H, W] and [N or 1, 1, H, W] -> [N, 5, H, W]: image, a plane of ones, mask.
+
+    The ones let the network see where the picture ends, since padding is with zeros.
+    """
+    n, _, h, w = image.shape
+    return paddle.concat([image, paddle.ones([n, 1, h, w], dtype=image.dtype), mask.expand([n, 1, h, w])], axis=1)
+
+
+class CoarseNetwork(nn.Layer):
+    """First stage: a rough completion. [N, 5, H, W] -> [N, 3, H, W] in [-1, 1]."""
+
+    def __init__(self, channels: int = 32, dialect: str = "tf1"):
+        super().__init__()
+        c = channels
+        self.conv1 = ConvBlock(5, c, kernel_size=5)
+        self.conv2_downsample = ConvBlock(c, 2 * c, stride=2, dialect=dialect)
+        self.conv3 = ConvBlock(2 * c, 2 * c)
+        self.conv4_downsample = ConvBlock(2 * c, 4 * c, stride=2, dialect=dialect)
+        self.conv5 = ConvBlock(4 * c, 4 * c)
+        self.conv6 = ConvBlock(4 * c, 4 * c)
+        self.conv7_atrous = ConvBlock(4 * c, 4 * c, dilation=2)
+        self.conv8_atrous = ConvBlock(4 * c, 4 * c, dilation=4)
+        self.conv9_atrous = ConvBlock(4 * c, 4 * c, dilation=8)
+        self.conv10_atrous = ConvBlock(4 * c, 4 * c, dilation=16)
+        self.conv11 = ConvBlock(4 * c, 4 * c)
+        self.conv12 = ConvBlock(4 * c, 4 * c)
+        self.conv13 = ConvBlock(4 * c, 2 * c)
+        self.conv14 = ConvBlock(2 * c, 2 * c)
+        self.conv15 = ConvBlock(2 * c, c)
+        self.conv16 = ConvBlock(c, c // 2)
+        self.conv17 = ConvBlock(c // 2, 3, activation=None)
+
+    def forward(self, x):
+        x = self.conv1(x)  # [N, c, H, W]
+        x = self.conv2_downsample(x)  # [N, 2c, H/2, W/2]
+        x = self.conv3(x)
+        x = self.conv4_downsample(x)  # [N, 4c, H/4, W/4]
+        x = self.conv6(self.conv5(x))
+        x = self.conv7_atrous(x)
+        x = self.conv8_atrous(x)
+        x = self.conv9_atrous(x)
+        x = self.conv10_atrous(x)
+        x = self.conv12(self.conv11(x))
+        x = upsample_x2(x)
+        x = self.conv14(self.conv13(x))  # [N, 2c, H/2, W/2]
+        x = upsample_x2(x)
+        x = self.conv16(self.conv15(x))  # [N, c/2, H, W]
+        return paddle.clip(self.conv17(x), -1.0, 1.0)
+
+
+class RefinementNetwork(nn.Layer):
+    """Second stage: a convolutional branch and an attention branch over one input, merged by a decoder.
+
+    Input [N, 5, H, W] and the mask [N or 1, 1, H, W]; returns the picture [N, 3, H, W] in [-1, 1] and the
+    attention's offsets [N, 2, H/8, W/8] (int64).
+    """
+
+    def __init__(self, channels: int = 32, dialect: str = "tf1"):
+        super().__init__()
+        c = channels
+        self.dialect = check_dialect(dialect)
+        self.conv1 = ConvBlock(5, c, kernel_size=5)
+        self.conv2_downsample = ConvBlock(c, c, stride=2, dialect=dialect)
+        self.conv3 = ConvBlock(c, 2 * c)
+        self.conv4_downsample = ConvBlock(2 * c, 2 * c, stride=2, dialect=dialect)
+        self.conv5 = ConvBlock(2 * c, 4 * c)
+        self.conv6 = ConvBlock(4 * c, 4 * c)
+        self.conv7_atrous = ConvBlock(4 * c, 4 * c, dilation=2)
+        self.conv8_atrous = ConvBlock(4 * c, 4 * c, dilation=4)
+        self.conv9_atrous = ConvBlock(4 * c, 4 * c, dilation=8)
+        self.conv10_atrous = ConvBlock(4 * c, 4 * c, dilation=16)
+
+        self.pmconv1 = ConvBlock(5, c, kernel_size=5)
+        self.pmconv2_downsample = ConvBlock(c, c, stride=2, dialect=dialect)
+        self.pmconv3 = ConvBlock(c, 2 * c)
+        self.pmconv4_downsample = ConvBlock(2 * c, 4 * c, stride=2, dialect=dialect)
+        self.pmconv5 = ConvBlock(4 * c, 4 * c)
+        self.pmconv6 = ConvBlock(4 * c, 4 * c, activation="relu")
+        self.contextual_attention = ContextualAttention(dialect=dialect)
+        self.pmconv9 = ConvBlock(4 * c, 4 * c)
+        self.pmconv10 = ConvBlock(4 * c, 4 * c)
+
+        self.allconv11 = ConvBlock(8 * c, 4 * c)
+        self.allconv12 = ConvBlock(4 * c, 4 * c)
+        self.allconv13 = ConvBlock(4 * c, 2 * c)
+        self.allconv14 = ConvBlock(2 * c, 2 * c)
+        self.allconv15 = ConvBlock(2 * c, c)
+        self.allconv16 = ConvBlock(c, c // 2)
+        self.allconv17 = ConvBlock(c // 2, 3, activation=None)
+
+    def forward(self, x, mask):
+        # Convolutional branch
+        h = self.conv1(x)  # [N, c, H, W]
+        h = self.conv2_downsample(h)  # [N, c, H/2, W/2]
+        h = self.conv3(h)
+        h = self.conv4_downsample(h)  # [N, 2c, H/4, W/4]
+        h = self.conv6(self.conv5(h))  # [N, 4c, H/4, W/4]
+        h = self.conv7_atrous(h)
+        h = self.conv8_atrous(h)
+        h = self.conv9_atrous(h)
+        h = self.conv10_atrous(h)
+
+        # Attention branch
+        a = self.pmconv1(x)  # [N, c, H, W]
+        a = self.pmconv2_downsample(a)  # [N, c, H/2, W/2]
+        a = self.pmconv3(a)
+        a = self.pmconv4_downsample(a)  # [N, 4c, H/4, W/4]
+        a = self.pmconv6(self.pmconv5(a))
+        a, offsets = self.contextual_attention(a, a, resize_nearest(mask, 4, self.dialect))
+        a = self.pmconv10(self.pmconv9(a))
+
+        # Decoder
+        x = paddle.concat([h, a], axis=1)  # [N, 8c, H/4, W/4]
+        x = self.allconv12(self.allconv11(x))
+        x = upsample_x2(x)
+        x = self.allconv14(self.allconv13(x))  # [N, 2c, H/2, W/2]
+        x = upsample_x2(x)
+        x = self.allconv16(self.allconv15(x))  # [N, c/2, H, W]
+        return paddle.clip(self.allconv17(x), -1.0, 1.0), offsets
+
+
+class InpaintingGenerator(nn.Layer):
+    """Coarse stage, composite, refinement stage; no stop-gradient between them.
+
+    Args:
+        channels: the paper's c (`ngf`); 32 in the paper.
+        dialect: "tf1" (authors' release) or "pytorch" (the ports); see the README's table of differences.
+
+    Call with image [N, 3, H, W] in [-1, 1] whose hole is zeroed (or shows a mosaic) and mask
+    [N or 1, 1, H, W], 1 = hole; H and W divisible by 8. Returns (coarse [N, 3, H, W], refined [N, 3, H, W],
+    both in [-1, 1] and not composited, offsets [N, 2, H/8, W/8] int64).
+    """
+
+    def __init__(self, channels: int = 32, dialect: str = "tf1"):
+        super().__init__()
+        self.coarse_generator = CoarseNetwork(channels, dialect)
+        self.fine_generator = RefinementNetwork(channels, dialect)
+
+    def coarse(self, image, mask):
+        """The first stage alone: [N, 3, H, W] in [-1, 1]."""
+        return self.coarse_generator(with_border_and_mask(image, mask))
+
+    def forward(self, image, mask):
+        check_inputs(image, mask)
+        coarse = self.coarse(image, mask)
+        refinement_input = with_border_and_mask(composite(coarse, image, mask), mask)
+        refined, offsets = self.fine_generator(refinement_input, mask)
+        return coarse, refined, offsets
+
+
+def check_inputs(image, mask):
+    """ValueError unless the shapes are those that `InpaintingGenerator` takes."""
+    if not paddle.in_dynamic_mode():
+        return  # a program being traced may have sizes that are not known yet
+    n, c, h, w = image.shape
+    if c != 3 or h % 8 or w % 8:
+        raise ValueError(f"image must be [N, 3, H, W] with H and W divisible by 8, not {list(image.shape)}")
+    if list(mask.shape) not in ([n, 1, h, w], [1, 1, h, w]):
+        raise ValueError(f"mask must be [{n} or 1, 1, {h}, {w}], not {list(mask.shape)}")

@@ -1,0 +1,124 @@
+"""Pieces shared by the networks: convolution block, nearest upsampling, compositing, box crops, mosaic."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn as nn
+import paddle.nn.functional as F
+
+# The two families of published weights; the differences stand where they apply (padding here, attention in
+# contextual_attention.py, width of the local critic in critics.py, reductions in losses.py and trainer.py).
+DIALECTS = ("tf1", "pytorch")
+
+
+def check_dialect(dialect: str) -> str:
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect must be one of {DIALECTS}, not {dialect!r}")
+    return dialect
+
+
+class ConvBlock(nn.Layer):
+    """Convolution with "same" padding, bias and an activation (TF1: `gen_conv` and `dis_conv`).
+
+    Input [N, in_channels, H, W]; output [N, out_channels, ceil(H/stride), ceil(W/stride)].
+    Weights start Glorot uniform, biases at zero, as TF1's defaults do.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        activation: str | None = "elu",  # "elu", "relu", "leaky_relu" (slope 0.2) or None
+        dialect: str = "tf1",
+    ):
+        super().__init__()
+        padding = dilation * (kernel_size - 1) // 2
+        if stride > 1 and check_dialect(dialect) == "tf1":
+            # TensorFlow's SAME pads more at the bottom right: 0/1 for 3x3, 1/2 for 5x5 on even sides.
+            # Paddle resets the dilation to 1 under "SAME", so only the strided (undilated) layers use it.
+            padding = "SAME"
+        self.conv = nn.Conv2D(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            weight_attr=nn.initializer.XavierUniform(),
+            bias_attr=nn.initializer.Constant(0.0),
+        )
+        self.activation = activation
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.activation == "elu":
+            return F.elu(x)
+        if self.activation == "relu":
+            return F.relu(x)
+        if self.activation == "leaky_relu":
+            return F.leaky_relu(x, negative_slope=0.2)
+        return x
+
+
+def upsample_x2(x):
+    """Nearest-neighbour upsampling: [N, C, H, W] -> [N, C, 2H, 2W]; both dialects agree on integer factors.
+
+    Written as reshape and expand, which export programs with dynamic sizes accept, unlike `F.interpolate`.
+    """
+    n, c, h, w = x.shape
+    x = x.reshape([n, c, h, 1, w, 1]).expand([n, c, h, 2, w, 2])
+    return x.reshape([n, c, 2 * h, 2 * w])
+
+
+def composite(generated, image, mask):
+    """The generated pixels in the hole, the image's elsewhere; [N, 3, H, W], mask [N or 1, 1, H, W], 1 = hole."""
+    return generated * mask + image * (1.0 - mask)
+
+
+def crop_boxes(x, boxes):
+    """Cut boxes of one size out of a batch (TF1: `local_patch`).
+
+    x [N, C, H, W]; boxes: integer rows (top, left, height, width), one for the whole batch or one a sample.
+    Returns [N, C, height, width].
+    """
+    boxes = [[int(value) for value in box] for box in boxes]
+    if len(boxes) not in (1, x.shape[0]):
+        raise ValueError(f"{len(boxes)} boxes for a batch of {x.shape[0]}; give one, or one a sample")
+    if len({tuple(box[2:]) for box in boxes}) != 1:
+        raise ValueError(f"the boxes of a batch must have one size, not {sorted({tuple(b[2:]) for b in boxes})}")
+    if len(boxes) == 1:
+        top, left, height, width = boxes[0]
+        return x[:, :, top : top + height, left : left + width]
+    crops = [
+        x[i : i + 1, :, top : top + height, left : left + width]
+        for i, (top, left, height, width) in enumerate(boxes)
+    ]
+    return paddle.concat(crops)
+
+
+def nearest_indices(size: int, out_size: int) -> list[int]:
+    """Source rows of a nearest-neighbour resize by the floor rule (PyTorch's `interpolate`)."""
+    return [i * size // out_size for i in range(out_size)]
+
+
+def hide_hole(image, mask, mask_type: str = "hole", mosaic_unit_size: int = 12):
+    """What the generator is shown: zeros in the hole, or the image in blocks of `mosaic_unit_size` pixels.
+
+    image [N, 3, H, W] in [-1, 1], mask [N or 1, 1, H, W]. The mosaic is PORT's `mask_type: mosaic`:
+    nearest down by the unit, nearest up again.
+    """
+    if mask_type == "hole":
+        return image * (1.0 - mask)
+    if mask_type != "mosaic":
+        raise ValueError(f"mask_type must be 'hole' or 'mosaic', not {mask_type!r}")
+    blocks = image
+    for axis in (2, 3):
+        size = image.shape[axis]
+        units = max(size // mosaic_unit_size, 1)
+        # Down takes row unit*k, up takes k = floor(i*units/size); together one gather a side.
+        index = [k * mosaic_unit_size for k in nearest_indices(units, size)]
+        blocks = paddle.index_select(blocks, paddle.to_tensor(index, dtype="int64"), axis=axis)
+    return composite(blocks, image, mask)
