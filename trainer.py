@@ -1,0 +1,284 @@
+"""One training step at a time: networks, losses, optimisers. Reads no files, prints nothing, draws no masks.
+
+Paper: section 3; TF1: `build_graph_with_losses`. A batch (see `data.loader.Batch`) has image [N, 3, H, W] in
+[-1, 1], mask [M, 1, H, W] with 1 = hole and box [M, 4] = (top, left, height, width); M is 1 or N.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from models.critics import GlobalCritic, LocalCritic
+from models.generator import InpaintingGenerator
+from models.layers import check_dialect, composite, crop_boxes, hide_hole
+from models.losses import (
+    adversarial_loss,
+    critic_loss,
+    discount_mask,
+    gradient_penalty,
+    interpolate,
+    known_fraction,
+    weighted_l1,
+)
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or a gradient norm is NaN or infinite; raised before the update, so the weights are still good."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the networks look like; it decides which checkpoints fit."""
+
+    generator_channels: int = 32  # netG.ngf, the paper's c
+    critic_channels: int = 64  # netD.ndf
+    image_size: tuple[int, int] = (256, 256)  # what the global critic sees
+    box_size: tuple[int, int] = (128, 128)  # what the local critic sees
+    dialect: str = "tf1"
+    critic_sees_mask: bool = False  # gan_with_mask: the mask as fourth channel of the global critic
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised; names as in the configuration."""
+
+    coarse_l1_alpha: float = 1.2
+    l1_loss_alpha: float = 1.2
+    ae_loss_alpha: float = 1.2
+    gan_loss_alpha: float = 0.001  # 0 trains without critics
+    global_wgan_loss_alpha: float = 1.0
+    wgan_gp_lambda: float = 10.0
+    discount_gamma: float = 0.99  # spatial discounting; 1 weighs all pixels alike
+    coarse_only: bool = False  # pretrain_coarse_network
+    mask_type: str = "hole"
+    mosaic_unit_size: int = 12
+
+    @property
+    def adversarial(self) -> bool:
+        return self.gan_loss_alpha > 0 and not self.coarse_only
+
+
+@dataclass(frozen=True)
+class Optimization:
+    lr: float = 1e-4
+    beta1: float = 0.5
+    beta2: float = 0.9
+    gradient_clip: float | None = None  # largest average norm of a generator gradient (TF1: GRADIENT_CLIP_VALUE)
+
+
+def clip_by_average_norm(gradients: list, limit: float):
+    """Scales, in place, each gradient whose norm / number of elements exceeds the limit (TF1's rule)."""
+    for gradient in gradients:
+        average = float(gradient.norm()) / math.prod(gradient.shape)
+        if average > limit:
+            gradient.scale_(limit / average)
+
+
+class Trainer:
+    """Generator, critics and their optimisers.
+
+    Args:
+        architecture, objective, optimization: see there.
+        rng: draws the interpolation points of the gradient penalty; nothing else here is random. The initial
+            weights come from Paddle's generator (`paddle.seed`).
+
+    An iteration of the paper is `n_critic` calls of `train_critics` on fresh batches and one of
+    `train_generator`. Both raise NonFiniteError before anything is changed.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        objective: Objective,
+        optimization: Optimization,
+        rng: np.random.Generator,
+    ):
+        check_dialect(architecture.dialect)
+        self.architecture = architecture
+        self.objective = objective
+        self.rng = rng
+        self.generator = InpaintingGenerator(architecture.generator_channels, architecture.dialect)
+        adam = {"learning_rate": optimization.lr, "beta1": optimization.beta1, "beta2": optimization.beta2}
+        self.generator_optimizer = paddle.optimizer.Adam(parameters=self.generator.parameters(), epsilon=1e-8, **adam)
+        self.generator_clip = optimization.gradient_clip
+        self.local_critic = self.global_critic = self.critic_optimizer = None
+        if objective.adversarial:
+            self.local_critic = LocalCritic(
+                architecture.critic_channels, architecture.box_size, architecture.dialect
+            )
+            self.global_critic = GlobalCritic(
+                architecture.critic_channels,
+                architecture.image_size,
+                architecture.dialect,
+                in_channels=4 if architecture.critic_sees_mask else 3,
+            )
+            parameters = self.local_critic.parameters() + self.global_critic.parameters()
+            self.critic_optimizer = paddle.optimizer.Adam(parameters=parameters, epsilon=1e-8, **adam)
+        self.discount = paddle.to_tensor(discount_mask(*architecture.box_size, gamma=objective.discount_gamma))
+
+    def train_critics(self, batch) -> dict[str, float]:
+        """One update of both critics; returns wgan_d, wgan_gp, d and grad_norm_d."""
+        loss, scalars = self.critic_losses(batch)
+        parameters = self.local_critic.parameters() + self.global_critic.parameters()
+        return self._update(loss, scalars, self.critic_optimizer, parameters, "grad_norm_d")
+
+    def train_generator(self, batch) -> dict[str, float]:
+        """One update of the generator; returns l1, ae, wgan_g, g and grad_norm_g."""
+        loss, scalars = self.generator_losses(batch)
+        parameters = self.generator.parameters()
+        return self._update(
+            loss, scalars, self.generator_optimizer, parameters, "grad_norm_g", self.generator_clip
+        )
+
+    def critic_losses(self, batch, alphas=None):
+        """The loss of both critics and its parts, as tensors.
+
+        alphas: interpolation points of the local and the global penalty, [N, 1, 1, 1] each; drawn if None.
+        """
+        objective = self.objective
+        image, mask, boxes = self._tensors(batch)
+        n = image.shape[0]
+        if alphas is None:
+            alphas = self.rng.random((2, n, 1, 1, 1)).astype(np.float32)
+        alpha_local, alpha_global = (paddle.to_tensor(alpha) for alpha in alphas)
+        with paddle.no_grad():
+            _, refined, _ = self.generator(self._hidden(image, mask), mask)
+            fake = composite(refined, image, mask)
+            real_box, fake_box = crop_boxes(image, boxes), crop_boxes(fake, boxes)
+            box_mask = crop_boxes(mask, boxes)
+
+        def see_globally(x):
+            return self._score_globally(x, mask)
+
+        # One pass over real and fake together
+        local_scores = self.local_critic(paddle.concat([real_box, fake_box]))
+        global_scores = see_globally(paddle.concat([image, fake]))
+        wgan_d = critic_loss(local_scores[:n], local_scores[n:])
+        wgan_d = wgan_d + objective.global_wgan_loss_alpha * critic_loss(global_scores[:n], global_scores[n:])
+
+        if self.architecture.dialect == "tf1":
+            between = interpolate(image, fake, alpha_global)
+            between_box = interpolate(real_box, fake_box, alpha_local)
+            counted, counted_box = mask, box_mask
+        else:
+            between = interpolate(fake, image, alpha_global)
+            between_box = interpolate(fake_box, real_box, alpha_local)
+            counted = counted_box = None
+        wgan_gp = gradient_penalty(self.local_critic, between_box, counted_box)
+        wgan_gp = wgan_gp + gradient_penalty(see_globally, between, counted)
+        loss = wgan_d + objective.wgan_gp_lambda * wgan_gp
+        return loss, {"wgan_d": wgan_d, "wgan_gp": wgan_gp, "d": loss}
+
+    def generator_losses(self, batch):
+        """The generator's loss and its parts, as tensors; the critics get no gradients."""
+        objective = self.objective
+        image, mask, boxes = self._tensors(batch)
+        hidden = self._hidden(image, mask)
+        if objective.coarse_only:
+            stages = [(objective.coarse_l1_alpha, self.generator.coarse(hidden, mask))]
+        else:
+            coarse, refined, _ = self.generator(hidden, mask)
+            stages = [(objective.coarse_l1_alpha, coarse), (1.0, refined)]
+
+        target_box = crop_boxes(image, boxes)
+        l1 = ae = 0.0
+        for alpha, output in stages:
+            compared = output if self.architecture.dialect == "tf1" else composite(output, image, mask)
+            l1 = l1 + alpha * weighted_l1(crop_boxes(compared, boxes), target_box, self.discount)
+            ae = ae + alpha * weighted_l1(output, image, 1.0 - mask)
+        if self.architecture.dialect == "tf1":
+            ae = ae / known_fraction(mask)
+        loss = objective.l1_loss_alpha * l1 + objective.ae_loss_alpha * ae
+        scalars = {"l1": l1, "ae": ae}
+        if objective.adversarial:
+            fake = composite(refined, image, mask)
+            with frozen(self.local_critic, self.global_critic):
+                local_scores = self.local_critic(crop_boxes(fake, boxes))
+                global_scores = self._score_globally(fake, mask)
+            wgan_g = adversarial_loss(local_scores)
+            wgan_g = wgan_g + objective.global_wgan_loss_alpha * adversarial_loss(global_scores)
+            loss = loss + objective.gan_loss_alpha * wgan_g
+            scalars["wgan_g"] = wgan_g
+        return loss, {**scalars, "g": loss}
+
+    @paddle.no_grad()
+    def complete(self, image: np.ndarray, mask: np.ndarray):
+        """For previews: what the generator is shown, coarse output, completed image, offsets, as arrays."""
+        image, mask = paddle.to_tensor(image), paddle.to_tensor(mask)
+        hidden = self._hidden(image, mask)
+        if self.objective.coarse_only:
+            coarse = self.generator.coarse(hidden, mask)
+            completed, offsets = composite(coarse, image, mask), None
+        else:
+            coarse, refined, offsets = self.generator(hidden, mask)
+            completed, offsets = composite(refined, image, mask), offsets.numpy()
+        return hidden.numpy(), coarse.numpy(), completed.numpy(), offsets
+
+    def _tensors(self, batch):
+        return paddle.to_tensor(batch.image), paddle.to_tensor(batch.mask), batch.box
+
+    def _hidden(self, image, mask):
+        return hide_hole(image, mask, self.objective.mask_type, self.objective.mosaic_unit_size)
+
+    def _score_globally(self, x, mask):
+        if self.architecture.critic_sees_mask:
+            x = paddle.concat([x, mask.expand([x.shape[0], 1, *x.shape[2:]])], axis=1)
+        return self.global_critic(x)
+
+    def _update(self, loss, scalars, optimizer, parameters, norm_name, clip=None) -> dict[str, float]:
+        loss.backward()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = paddle.sqrt(paddle.add_n([(g * g).sum() for g in gradients]))
+        names = [*scalars, norm_name]
+        # One transfer from the device for all of them
+        values = paddle.stack([t.detach().reshape([]) for t in (*scalars.values(), norm)]).numpy()
+        result = {name: float(value) for name, value in zip(names, values)}
+        if not np.isfinite(values).all():
+            optimizer.clear_grad()
+            listed = ", ".join(f"{name} {value:g}" for name, value in result.items())
+            raise NonFiniteError(f"not finite, update not applied: {listed}")
+        if clip is not None:
+            clip_by_average_norm(gradients, clip)
+        optimizer.step()
+        optimizer.clear_grad()
+        return result
+
+    def networks(self) -> dict[str, paddle.nn.Layer]:
+        """The networks there are, by name."""
+        named = {
+            "generator": self.generator,
+            "local_critic": self.local_critic,
+            "global_critic": self.global_critic,
+        }
+        return {name: network for name, network in named.items() if network is not None}
+
+    def optimizers(self) -> dict[str, tuple[paddle.optimizer.Optimizer, dict[str, paddle.Tensor]]]:
+        """Each optimiser with the parameters that it moves, by structured name."""
+        named = {"generator_optimizer": (self.generator_optimizer, dict(self.generator.named_parameters()))}
+        if self.critic_optimizer is not None:
+            parameters = {
+                f"{critic}.{name}": parameter
+                for critic in ("local_critic", "global_critic")
+                for name, parameter in getattr(self, critic).named_parameters()
+            }
+            named["critic_optimizer"] = (self.critic_optimizer, parameters)
+        return named
+
+
+@contextlib.contextmanager
+def frozen(*networks: paddle.nn.Layer):
+    """Inside, the networks' parameters take no gradients; what is computed from them still does."""
+    parameters = [p for network in networks for p in network.parameters()]
+    before = [p.stop_gradient for p in parameters]
+    for parameter in parameters:
+        parameter.stop_gradient = True
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, before):
+            parameter.stop_gradient = value
