@@ -1,0 +1,166 @@
+"""Inference: a checkpoint -> a Tester that completes images. Trains nothing, reads no configuration."""
+
+# ruff: noqa: E402 (what people edit comes before the imports)
+from __future__ import annotations
+
+CHECKPOINT = "latest"  # what test.py evaluates: "latest", the newest valid one of the run, or a path
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+
+from models.generator import InpaintingGenerator
+from models.layers import DIALECTS, hide_hole
+from utils.checkpoint import (
+    CheckpointError,
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_parameters,
+    section,
+)
+from utils.visualization import to_uint8
+
+MAX_CHANNELS = 512
+# A generator of c channels has a little more than 3500 c^2 weights.
+WEIGHTS_PER_SQUARE = 3500
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a checkpoint says about its generator, checked."""
+
+    channels: int  # netG.ngf, the paper's c
+    dialect: str  # "tf1" or "pytorch"
+    iteration: int  # how long it was trained
+    mask_type: str  # "hole" or "mosaic": what it was shown in the hole
+    mosaic_unit_size: int  # pixels
+    coarse_only: bool  # the refinement stage was not trained
+
+
+class Tester:
+    """A generator with the weights of a checkpoint, for inference only.
+
+    checkpoint: a file written by train.py, or one with the generator's weights alone. Everything needed to
+    build the network is taken from its meta. Raises CheckpointError.
+    """
+
+    def __init__(self, checkpoint: str):
+        arrays, meta = load_checkpoint(checkpoint)
+        self.source = checkpoint
+        self.model = read_model(meta, checkpoint)
+        weights = section(arrays, "generator")
+        # Judged before it is built, so that a false width cannot ask for more memory than the file is long.
+        if sum(array.size for array in weights.values()) < WEIGHTS_PER_SQUARE * self.model.channels**2:
+            width = f"the {self.model.channels} channels that it states"
+            raise CheckpointError(f"{checkpoint}: has too few generator weights for {width}")
+        self.network = InpaintingGenerator(self.model.channels, self.model.dialect)
+        load_parameters(self.network, weights, f"{checkpoint}: generator")
+        self.network.eval()
+
+    @paddle.no_grad()
+    def complete(
+        self, images: np.ndarray, masks: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Completes a batch; known pixels come back bit-identical.
+
+        Args:
+            images: uint8 [N, H, W, 3] RGB, H and W divisible by 8. What is in the hole does not count, but
+                for a model of mask_type "mosaic", which sees it in coarse blocks.
+            masks: [N or 1, H, W], 1 = hole, 0 = known, any type.
+
+        Returns:
+            The images completed by the coarse stage alone and those completed by both stages, uint8
+            [N, H, W, 3] rounded by `utils.visualization.to_uint8`, and the attention's offsets, int64
+            [N, 2, H/8, W/8]. A model that has no more than a coarse stage gives the same images twice, and
+            None for the offsets.
+
+        Raises ValueError for other shapes or values, CheckpointError if the weights give NaN or infinity.
+        """
+        hidden, mask = self._hide(images, masks)
+        if self.model.coarse_only:
+            coarse = refined = self.network.coarse(hidden, mask)
+            offsets = None
+        else:
+            coarse, refined, offsets = self.network(hidden, mask)
+        holes = np.broadcast_to(masks.astype(bool)[..., None], images.shape)
+        return (
+            np.where(holes, self._levels(coarse), images),
+            np.where(holes, self._levels(refined), images),
+            None if offsets is None else offsets.numpy(),
+        )
+
+    @paddle.no_grad()
+    def shown(self, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """What the generator gets to see, uint8 [N, H, W, 3]: the hole is mid-grey (zero), or a mosaic."""
+        return self._levels(self._hide(images, masks)[0])
+
+    def _hide(self, images: np.ndarray, masks: np.ndarray):
+        """[N, 3, H, W] in [-1, 1] with the hole hidden, and [N or 1, 1, H, W]."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(f"images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
+        n, h, w, _ = images.shape
+        if masks.shape not in ((n, h, w), (1, h, w)):
+            raise ValueError(f"masks must be [{n} or 1, {h}, {w}], not {list(masks.shape)}")
+        if not np.isin(masks, (0, 1)).all():
+            raise ValueError("masks must be 1 in the hole and 0 elsewhere, and nothing between")
+        planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
+        image = paddle.to_tensor(planes / 127.5 - 1)
+        mask = paddle.to_tensor(masks[:, None].astype(np.float32))
+        return hide_hole(image, mask, self.model.mask_type, self.model.mosaic_unit_size), mask
+
+    def _levels(self, tensor) -> np.ndarray:
+        values = tensor.numpy().transpose(0, 2, 3, 1)
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{self.source}: its weights give values that are not finite")
+        return to_uint8(values)
+
+
+def find_checkpoint(chosen: str, folder: str, warn: Callable[[str], None]) -> str:
+    """The path that `chosen` stands for: "latest", the newest valid checkpoint of `folder`, or a path.
+
+    A damaged one on the way to the latest is named through `warn`. CheckpointError if there is none.
+    """
+    if chosen != "latest":
+        return chosen
+    if not list_checkpoints(folder):
+        raise CheckpointError(
+            f"{folder}: holds no checkpoint: train first (python train.py with the same --config), "
+            "or name a checkpoint with --checkpoint"
+        )
+    return latest_checkpoint(folder, warn)
+
+
+def read_model(meta: Mapping[str, Any], source: str) -> Model:
+    """A checkpoint's meta -> what is needed to build its generator; CheckpointError for a bad value."""
+    architecture = meta.get("architecture")
+    if not isinstance(architecture, dict):
+        raise CheckpointError(f"{source}: its meta does not describe a network (no architecture)")
+    model = Model(
+        channels=architecture.get("generator_channels"),
+        dialect=architecture.get("dialect"),
+        iteration=meta.get("iteration"),
+        mask_type=meta.get("mask_type"),
+        mosaic_unit_size=meta.get("mosaic_unit_size"),
+        coarse_only=meta.get("coarse_only"),
+    )
+    even = _is_whole(model.channels, 2, MAX_CHANNELS) and model.channels % 2 == 0
+    for key, value, good, wanted in (
+        ("generator_channels", model.channels, even, f"an even number from 2 to {MAX_CHANNELS}"),
+        ("dialect", model.dialect, model.dialect in DIALECTS, " or ".join(DIALECTS)),
+        ("iteration", model.iteration, _is_whole(model.iteration, 0, 10**12), "a whole number"),
+        ("mask_type", model.mask_type, model.mask_type in ("hole", "mosaic"), "hole or mosaic"),
+        ("mosaic_unit_size", model.mosaic_unit_size, _is_whole(model.mosaic_unit_size, 2, 4096), "2 to 4096"),
+        ("coarse_only", model.coarse_only, type(model.coarse_only) is bool, "true or false"),
+    ):
+        if not good:
+            found = "missing" if value is None else repr(value)[:40]
+            raise CheckpointError(f"{source}: {key} in its meta must be {wanted}, but is {found}")
+    return model
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high

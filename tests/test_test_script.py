@@ -1,0 +1,377 @@
+"""test.py from the outside: what it measures, what it writes, what it says when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from skimage.metrics import structural_similarity
+
+import tester
+from data.dataset import center_crop
+from data.decode import decode_image
+from tests import tiny_checkpoint
+from utils.baselines import fill_telea
+
+PROJECT = Path(__file__).resolve().parents[1]
+METHODS = ["mean_color", "telea", "navier_stokes", "biharmonic", "coarse", "model"]
+CONFIG = """\
+dataset_name: toy
+expname: small
+val_data_path: {list}
+image_shape: [32, 40, 3]
+mask_shape: [16, 20]
+"""
+
+
+def load_script():
+    """test.py as a module; its own name belongs to a package of Python."""
+    spec = importlib.util.spec_from_file_location("evaluation_script", PROJECT / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with five good photographs, two bad ones, a configuration and a run."""
+    folder = tmp_path_factory.mktemp("place")
+    photos = folder / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(5)
+    lines = []
+    for i in range(5):
+        coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        photo = cv2.resize(coarse, (60 + i, 50), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(photos / f"photo {i}.png"), photo)
+        lines.append(f"photos/photo {i}.png")
+    whole = cv2.imencode(".jpg", photo)[1].tobytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "empty.png").write_bytes(b"")
+    lines[2:2] = ["photos/cut.jpg"]
+    lines.append("photos/empty.png")
+    (folder / "list.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "config.yaml").write_text(CONFIG.format(list=folder / "list.txt"), encoding="utf-8")
+    tiny_checkpoint.write(folder / "checkpoints/toy/hole_small", 20)
+    return folder
+
+
+def run(place: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PROJECT / "test.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def evaluate(script, place: Path, output: Path, *arguments: str) -> list[dict[str, str]]:
+    """The lines of test.csv after a run within this process."""
+    common = ["--config", "config.yaml", "--output", str(output), "--device", "cpu"]
+    before = os.getcwd()
+    os.chdir(place)
+    try:
+        assert script.main([*common, *arguments]) == 0
+    finally:
+        os.chdir(before)
+    return read_csv(output)
+
+
+def read_csv(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "test.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def full(place: Path) -> subprocess.CompletedProcess:
+    """One run with everything on, as a user starts it; its files are in the run's folder."""
+    return run(place, "--config", "config.yaml", "--baselines", "--save-images", "--device", "cpu")
+
+
+@pytest.fixture
+def results(place: Path, full) -> Path:
+    return place / "checkpoints/toy/hole_small"
+
+
+def test_a_run_succeeds_and_shows_what_it_saves(full, results: Path) -> None:
+    assert full.returncode == 0, full.stderr
+    summary = (results / "test.txt").read_text(encoding="utf-8")
+    assert summary in full.stdout
+    assert "Traceback" not in full.stderr
+
+
+def test_each_bad_photograph_is_named_once_and_counted(full, results: Path) -> None:
+    for name in ("cut.jpg", "empty.png"):
+        lines = [line for line in full.stderr.splitlines() if name in line]
+        assert len(lines) == 1
+        assert lines[0].startswith("warning: skipped ")
+    summary = (results / "test.txt").read_text(encoding="utf-8")
+    assert "5: the first 7 of 7, less 2 skipped" in summary
+    assert "cut.jpg: is truncated" in summary
+    assert "empty.png: is empty (0 bytes)" in summary
+
+
+def test_progress_is_plain_lines_without_a_terminal(full) -> None:
+    assert "5/7 images" in full.stderr
+    assert "\r" not in full.stderr
+
+
+def test_the_summary_states_the_protocol(results: Path) -> None:
+    summary = (results / "test.txt").read_text(encoding="utf-8")
+    for part in (
+        "python test.py --config config.yaml --baselines --save-images --device cpu",
+        "checkpoints/toy/hole_small/checkpoint_00000020.npz",
+        "iteration 20, dialect tf1, 4 channels",
+        "list.txt",
+        "32x40",
+        "center: 16x20",
+        "sees zeros",
+        "structural_similarity(gaussian_weights=True",
+        "rounded to the nearest level",
+        f"PaddlePaddle {paddle.__version__}",
+        "cpu; ",
+    ):
+        assert part in " ".join(summary.split()), part
+    assert max(map(len, summary.splitlines()[1:])) <= 110
+
+
+def test_no_path_of_the_machine_is_saved(place: Path, script, tmp_path: Path, results: Path) -> None:
+    checkpoint = str(results / "checkpoint_00000020.npz")
+    evaluate(script, place, tmp_path, "--checkpoint", checkpoint, "--count", "1")
+    for folder in (results, tmp_path):
+        for name in ("test.txt", "test.csv"):
+            text = (folder / name).read_text(encoding="utf-8")
+            assert str(place) not in text
+            assert str(tmp_path) not in text
+
+
+def test_figures_are_those_of_the_saved_images(place: Path, results: Path) -> None:
+    """PSNR and SSIM by hand from the PNG files and the photographs agree with the table."""
+    rows = {(row["image"], row["method"]): row for row in read_csv(results)}
+    assert [key[1] for key in rows] == METHODS * 5
+    model = tester.Tester(str(results / "checkpoint_00000020.npz"))
+    names = [f"photo {i}.png" for i in range(5)]
+    indices = [0, 1, 3, 4, 5]  # places in the list, where a bad one is the third
+    saved = sorted((results / "images").iterdir())
+    assert [path.name for path in saved] == [f"{k:06d}_{name}" for k, name in zip(indices, names)]
+    for path, name, index in zip(saved, names, indices):
+        row = rows[name, "model"]
+        assert (row["index"], row["hole"], row["hole_area"]) == (str(index), "8 10 16 20", "0.25")
+        result = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        truth = center_crop(decode_image(str(place / "photos" / name)), 32, 40)
+        known = np.ones((32, 40), bool)
+        known[8:24, 10:30] = False
+        expected = model.complete(truth[None], ~known[None])[1][0]
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(result[known], truth[known])
+        compare(row, result, truth, ~known)
+        by_telea = fill_telea(truth, ~known)
+        compare(rows[name, "telea"], by_telea, truth, ~known)
+
+
+def compare(row: dict[str, str], result: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> None:
+    error = result.astype(float) - truth
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    ssim = structural_similarity(truth, result, data_range=255, channel_axis=2, **window)
+    expected = {
+        "psnr": 10 * math.log10(255**2 / (error**2).mean()),
+        "hole_psnr": 10 * math.log10(255**2 / (error[hole] ** 2).mean()),
+        "hole_l1": np.abs(error[hole]).mean() / 255,
+        "ssim": ssim,
+    }
+    for name, value in expected.items():
+        assert float(row[name]) == pytest.approx(value, abs=1e-6), name
+
+
+def test_the_table_holds_the_means(results: Path) -> None:
+    rows = read_csv(results)
+    summary = (results / "test.txt").read_text(encoding="utf-8").splitlines()
+    hole = summary[summary.index("Mean in the hole, 5 images (below it the standard error)") :]
+    means = {}
+    for method in METHODS:
+        means[method] = np.mean([float(row["hole_psnr"]) for row in rows if row["method"] == method])
+        line = next(line for line in hole if line.startswith(method))
+        assert line.split()[1] == f"{means[method]:.3f}"
+    line = next(line for line in hole if line.startswith("- telea"))
+    assert line.split()[2] == f"{means['model'] - means['telea']:+.3f}"
+
+
+def test_the_picture_shows_the_first_photographs(results: Path) -> None:
+    picture = cv2.imread(str(results / "results.png"))
+    # five rows and four columns of 40x32 pixels four times enlarged, gaps of 4 and a heading of 20
+    assert picture.shape == (20 + 5 * (4 * 32 + 4) - 4, 4 * (4 * 40 + 4) - 4, 3)
+    assert (picture[20 + 64, 80] == 128).all()  # the hole as the model sees it
+
+
+def test_two_runs_and_any_batch_size_agree(script, place: Path, tmp_path: Path) -> None:
+    random = ("protocol=random_box", "max_delta_shape=[4,4]")
+    first = evaluate(script, place, tmp_path / "a", *random)
+    again = evaluate(script, place, tmp_path / "b", *random)
+    batches = evaluate(script, place, tmp_path / "c", *random, "eval_batch_size=3")
+    assert first == again
+    assert (tmp_path / "a/results.png").read_bytes() == (tmp_path / "b/results.png").read_bytes()
+    for one, other in zip(first, batches):
+        assert list(one.values())[:5] == list(other.values())[:5]
+        for name in list(one)[5:]:
+            assert float(one[name]) == pytest.approx(float(other[name]), abs=1e-5), name
+
+
+def test_random_holes_depend_on_the_seed_and_the_place(script, place: Path, tmp_path: Path) -> None:
+    random = ("protocol=random_box", "margin=[1,2]", "max_delta_shape=[4,4]")
+    holes = {row["index"]: row["hole"] for row in evaluate(script, place, tmp_path / "a", *random)}
+    assert len(set(holes.values())) > 1
+    for hole in holes.values():
+        top, left, height, width = map(int, hole.split())
+        assert 12 <= height <= 16 and 16 <= width <= 20  # less up to 2 on each side
+        # the range of places is half-open: one pixel more than the margin stays free at the far ends
+        assert top >= 1 and left >= 2 and top + height <= 30 and left + width <= 37
+    assert any(int(hole.split()[2]) < 16 for hole in holes.values())
+    few = evaluate(script, place, tmp_path / "b", *random, "--count", "2")
+    assert {row["index"]: row["hole"] for row in few} == {k: holes[k] for k in ("0", "1")}
+    other = evaluate(script, place, tmp_path / "c", *random, "--seed", "1")
+    assert [row["hole"] for row in other] != list(holes.values())
+    written_out = evaluate(script, place, tmp_path / "d", "seed=1", *random)
+    assert [row["hole"] for row in other] == [row["hole"] for row in written_out]
+
+
+def test_total_is_what_count_overrides(script, place: Path, tmp_path: Path, monkeypatch) -> None:
+    assert script.TOTAL is None
+    monkeypatch.setattr(script, "TOTAL", 1)
+    assert len(evaluate(script, place, tmp_path)) == 1
+    assert len(evaluate(script, place, tmp_path, "--count", "2")) == 2
+    assert len(evaluate(script, place, tmp_path, "--count", "1000000")) == 5
+
+
+def test_a_training_file_serves_as_well(script, place: Path, tmp_path: Path) -> None:
+    text = (place / "config.yaml").read_text() + "train_data_path: absent.txt\nnetG: {ngf: 8}\nniter: 3\n"
+    (tmp_path / "train.yaml").write_text(text)
+    rows = evaluate(script, place, tmp_path, "--config", str(tmp_path / "train.yaml"), "--count", "1")
+    assert [row["method"] for row in rows] == ["model"]
+
+
+def test_the_checkpoint_decides_what_the_model_sees(script, place: Path, tmp_path: Path, capsys) -> None:
+    path = tiny_checkpoint.write(tmp_path, mask_type="mosaic", mosaic_unit_size=4)
+    evaluate(script, place, tmp_path, "--checkpoint", path, "--count", "1")
+    captured = capsys.readouterr()
+    assert "warning: the model was trained with mask_type mosaic" in captured.err
+    assert "sees a mosaic of 4-pixel blocks" in " ".join(captured.out.split())
+
+
+def test_a_coarse_model_is_compared_with_the_classical_methods(script, place: Path, tmp_path: Path) -> None:
+    path = tiny_checkpoint.write(tmp_path, coarse_only=True)
+    rows = evaluate(script, place, tmp_path, "--checkpoint", path, "--count", "1", "--baselines")
+    assert [row["method"] for row in rows] == [method for method in METHODS if method != "coarse"]
+    assert "coarse stage only" in (tmp_path / "test.txt").read_text(encoding="utf-8")
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(script, place: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "checkpoints/toy/hole_small"
+    tiny_checkpoint.write(folder, 5)
+    (folder / "checkpoint_00000006.npz").write_bytes(b"PK")
+    (tmp_path / "config.yaml").write_bytes((place / "config.yaml").read_bytes())
+    evaluate(script, tmp_path, tmp_path / "out", "--count", "1")
+    captured = capsys.readouterr()
+    assert "checkpoint_00000006.npz" in captured.err
+    assert "iteration 5" in captured.out
+
+
+def test_names_that_are_no_text(script, place: Path, tmp_path: Path) -> None:
+    good, bad = (os.fsencode(tmp_path) + name for name in (b"/f\xe9.png", b"/\xff.png"))
+    try:
+        Path(os.fsdecode(good)).write_bytes((place / "photos/photo 0.png").read_bytes())
+        Path(os.fsdecode(bad)).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    (tmp_path / "list.txt").write_bytes(b"f\xe9.png\n\xff.png\n")
+    overrides = [f"val_data_path={tmp_path}/list.txt", "--save-images"]
+    rows = evaluate(script, place, tmp_path / "out", *overrides)
+    assert [row["image"] for row in rows] == ["f\\udce9.png"]
+    assert "\\udcff.png: is empty" in (tmp_path / "out/test.txt").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "out/images").iterdir())) == 1
+
+
+def errors(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
+    """Name -> (arguments, what the one line must say)."""
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "missing.txt").write_text("one.png\ntwo.png\n")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "bad.txt").write_text("bad.png\n")
+    (tmp_path / "zero.npz").write_bytes(b"")
+    (tmp_path / "pickle.npz").write_bytes(b"\x80\x04N.")
+    (tmp_path / "broken.yaml").write_text("val_data_path: [\n")
+    wide = tiny_checkpoint.write(tmp_path / "wide", architecture={"generator_channels": 2, "dialect": "tf1"})
+    return {
+        "no config": (["--config", "absent.yaml"], "absent.yaml: no such configuration file"),
+        "broken config": (["--config", f"{tmp_path}/broken.yaml"], "not valid YAML"),
+        "unknown key": (["protocl=center"], "unknown key 'protocl': did you mean protocol?"),
+        "no key": (["center"], "write key=value"),
+        "unknown option": (["--checkpont", "x"], "unrecognized arguments: --checkpont"),
+        "count 0": (["--count", "0"], "--count (or TOTAL in test.py) must be a whole number from 1, not 0"),
+        "count word": (["--count", "few"], "argument --count: invalid int value: 'few'"),
+        "seed": (["--seed", "-1"], "seed must be a whole number"),
+        "no list": (["val_data_path=absent.txt"], "val_data_path: the file list absent.txt does not exist"),
+        "how to list": (["val_data_path=absent.txt"], "make one with: find FOLDER -name '*.jpg' | sort >"),
+        "empty list": ([f"val_data_path={tmp_path}/empty.txt"], "empty.txt is empty"),
+        "missing files": ([f"val_data_path={tmp_path}/missing.txt"], "2 of 2 files listed"),
+        "all bad": ([f"val_data_path={tmp_path}/bad.txt"], "none of the 1 images can be used, e.g. bad.png"),
+        "hole too large": (["mask_shape=[40,40]"], "mask_shape"),
+        "side": (["image_shape=[36,40,3]"], "divisible by 8"),
+        "no run": (["expname=other"], "hole_other: holds no checkpoint: train first (python train.py"),
+        "no checkpoint": (["--checkpoint", "absent.npz"], "absent.npz: no such checkpoint"),
+        "empty checkpoint": (["--checkpoint", f"{tmp_path}/zero.npz"], "empty (0 bytes)"),
+        "pickle": (["--checkpoint", f"{tmp_path}/pickle.npz"], "is a pickle"),
+        "other width": (["--checkpoint", wide], "of another width (4 channels, here 2"),
+        "no folder": (["--output", f"{tmp_path}/zero.npz/out"], "cannot write to the folder"),
+    }
+
+
+@pytest.mark.parametrize("name", [
+    "no config", "broken config", "unknown key", "no key", "unknown option", "count 0", "count word", "seed",
+    "no list", "how to list", "empty list", "missing files", "all bad", "hole too large", "side", "no run",
+    "no checkpoint", "empty checkpoint", "pickle", "other width", "no folder",
+])
+def test_one_line_says_what_is_wrong(
+    script, place: Path, tmp_path: Path, monkeypatch, capsys, name: str
+) -> None:
+    arguments, message = errors(tmp_path)[name]
+    monkeypatch.chdir(place)
+    with pytest.raises(SystemExit) as exit_:
+        script.main(["--config", "config.yaml", "--output", str(tmp_path / "out"), *arguments])
+    assert exit_.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: skipped")]
+    lines = [line for line in lines if not line.endswith("images")]  # progress
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.skipif(paddle.device.is_compiled_with_cuda(), reason="this Paddle may have a GPU to use")
+def test_a_gpu_that_is_not_there(script, place: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(place)
+    with pytest.raises(SystemExit) as exit_:
+        script.main(["--config", "config.yaml", "--device", "gpu"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --device gpu: ")
+
+
+def test_the_default_configuration_without_places2(tmp_path: Path) -> None:
+    """`python test.py` in a fresh clone: one line, no traceback, exit code 2."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/test.yaml").write_bytes((PROJECT / "configs/test.yaml").read_bytes())
+    finished = run(tmp_path)
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert len(finished.stderr.splitlines()) == 1
+    assert finished.stderr.startswith("error: val_data_path: the file list data_places2/val.txt does not")

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+import tester
+from models.generator import InpaintingGenerator
+from tests import tiny_checkpoint
+from utils.checkpoint import CheckpointError, save_checkpoint
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> tester.Tester:
+    return tester.Tester(tiny_checkpoint.write(tmp_path_factory.mktemp("run")))
+
+
+def some_images(count: int, height: int = 32, width: int = 40, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def some_masks(count: int, height: int = 32, width: int = 40) -> np.ndarray:
+    masks = np.zeros((count, height, width), np.uint8)
+    for i in range(count):
+        masks[i, 2 + 4 * i : 18 + 4 * i, 6 * i : 6 * i + 16] = 1
+    return masks
+
+
+def test_the_choice_of_the_checkpoint_comes_first() -> None:
+    _docstring, _future, first, *_ = ast.parse((PROJECT / "tester.py").read_text(encoding="utf-8")).body
+    assert ast.unparse(first) == "CHECKPOINT = 'latest'"
+
+
+def test_completes_as_the_generator_does(model: tester.Tester) -> None:
+    """The road from bytes to bytes, spelled out: scale, hide the hole, run, round, keep what is known."""
+    images, masks = some_images(2), some_masks(2)
+    image = np.float32(images.transpose(0, 3, 1, 2)) / 127.5 - 1
+    mask = np.float32(masks[:, None])
+    network = InpaintingGenerator(4)
+    network.set_state_dict({name[len("generator/") :]: a for name, a in tiny_checkpoint.arrays().items()})
+    outputs = network(paddle.to_tensor(image * (1 - mask)), paddle.to_tensor(mask))
+    expected = [
+        np.where(masks[..., None] == 1, np.rint((x.numpy().transpose(0, 2, 3, 1) + 1) * 127.5), images)
+        for x in outputs[:2]
+    ]
+
+    coarse, completed, offsets = model.complete(images, masks)
+    assert coarse.dtype == completed.dtype == np.uint8
+    np.testing.assert_array_equal(coarse, expected[0])
+    np.testing.assert_array_equal(completed, expected[1])
+    np.testing.assert_array_equal(offsets, outputs[2].numpy())
+    assert offsets.shape == (2, 2, 4, 5)
+    assert (coarse != completed).any()
+
+
+def test_known_pixels_come_back_bit_identical(model: tester.Tester) -> None:
+    images, masks = some_images(3), some_masks(3)
+    before = images.copy(), masks.copy()
+    coarse, completed, _ = model.complete(images, masks)
+    np.testing.assert_array_equal(images, before[0])
+    np.testing.assert_array_equal(masks, before[1])
+    for result in (coarse, completed):
+        np.testing.assert_array_equal(result[masks == 0], images[masks == 0])
+        assert (result[masks == 1] != images[masks == 1]).any()
+
+
+def test_a_batch_is_its_images_one_by_one(model: tester.Tester) -> None:
+    images, masks = some_images(3), some_masks(3)
+    together = model.complete(images, masks)
+    for i in range(3):
+        alone = model.complete(images[i : i + 1], masks[i : i + 1])
+        for batch, single in zip(together, alone):
+            np.testing.assert_array_equal(batch[i], single[0])
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.float32])
+def test_one_mask_of_any_type_serves_a_batch(model: tester.Tester, kind: type) -> None:
+    images, mask = some_images(2), some_masks(1)
+    expected = model.complete(images, np.repeat(mask, 2, axis=0))
+    for got, wanted in zip(model.complete(images, mask.astype(kind)), expected):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_does_not_see_what_the_hole_hides(model: tester.Tester) -> None:
+    images, masks = some_images(1), some_masks(1)
+    others = np.where(masks[..., None] == 1, 255 - images, images)
+    for got, wanted in zip(model.complete(others, masks), model.complete(images, masks)):
+        np.testing.assert_array_equal(got, wanted)
+    shown = model.shown(images, masks)
+    assert (shown[masks == 1] == 128).all()
+    np.testing.assert_array_equal(shown[masks == 0], images[masks == 0])
+
+
+def test_mosaic_shows_blocks_of_the_hole(tmp_path: Path) -> None:
+    path = tiny_checkpoint.write(tmp_path, mask_type="mosaic", mosaic_unit_size=8)
+    model = tester.Tester(path)
+    images, masks = some_images(1), some_masks(1)
+    masks[:] = 0
+    masks[0, 8:24, 8:24] = 1
+    shown = model.shown(images, masks)
+    # 32 / 8 = 4 blocks a column, each of the colour of its first pixel
+    assert (shown[0, 8:16, 8:16] == images[0, 8, 8]).all()
+    assert (shown[0, 16:24, 8:16] == images[0, 16, 8]).all()
+    others = np.where(masks[..., None] == 1, 255 - images, images)
+    assert (model.complete(others, masks)[1] != model.complete(images, masks)[1]).any()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_nothing_and_everything_as_a_hole(model: tester.Tester, value: int) -> None:
+    images = some_images(1)
+    _, completed, _ = model.complete(images, np.full((1, 32, 40), value))
+    assert (completed == images).all() == (value == 0)
+
+
+def test_a_coarse_model_completes_by_its_coarse_stage(model: tester.Tester, tmp_path: Path) -> None:
+    images, masks = some_images(2), some_masks(2)
+    coarse_model = tester.Tester(tiny_checkpoint.write(tmp_path, coarse_only=True))
+    coarse, completed, offsets = coarse_model.complete(images, masks)
+    np.testing.assert_array_equal(coarse, completed)
+    np.testing.assert_array_equal(coarse, model.complete(images, masks)[0])
+    assert offsets is None
+
+
+def test_infers_without_gradients(model: tester.Tester) -> None:
+    assert not any(layer.training for layer in model.network.sublayers(include_self=True))
+    recorded = []
+    handle = model.network.coarse_generator.register_forward_post_hook(
+        lambda _layer, _inputs, output: recorded.append(output.stop_gradient)
+    )
+    model.complete(some_images(1), some_masks(1))
+    handle.remove()
+    assert recorded == [True]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "message"),
+    [
+        (np.zeros((1, 32, 40, 3), np.float32), np.zeros((1, 32, 40)), "uint8"),
+        (np.zeros((32, 40, 3), np.uint8), np.zeros((1, 32, 40)), r"\[N, H, W, 3\]"),
+        (np.zeros((1, 32, 40, 4), np.uint8), np.zeros((1, 32, 40)), r"\[N, H, W, 3\]"),
+        (np.zeros((3, 32, 40, 3), np.uint8), np.zeros((2, 32, 40)), r"\[3 or 1, 32, 40\], not \[2, 32, 40\]"),
+        (np.zeros((1, 32, 40, 3), np.uint8), np.full((1, 32, 40), 255), "1 in the hole"),
+        (np.zeros((1, 32, 40, 3), np.uint8), np.full((1, 32, 40), 0.5), "1 in the hole"),
+        (np.zeros((1, 30, 40, 3), np.uint8), np.zeros((1, 30, 40)), "divisible by 8"),
+    ],
+)
+def test_refuses_other_inputs(model: tester.Tester, images, masks, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.complete(images, masks)
+
+
+def test_weights_that_overflow_are_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "wild.npz")
+    save_checkpoint(path, tiny_checkpoint.arrays(gain=1e30), tiny_checkpoint.meta())
+    with pytest.raises(CheckpointError, match="wild.npz: its weights give values that are not finite"):
+        tester.Tester(path).complete(some_images(1), some_masks(1))
+
+
+@pytest.mark.parametrize("dialect", ["tf1", "pytorch"])
+def test_takes_the_generator_out_of_a_training_run(tmp_path: Path, dialect: str) -> None:
+    arrays = {
+        **tiny_checkpoint.arrays(),
+        "local_critic/linear.weight": np.ones((2, 1), np.float32),
+        "generator_optimizer/moment1/coarse_generator.conv1.conv.bias": np.ones(4, np.float32),
+    }
+    architecture = {"generator_channels": 4, "dialect": dialect, "critic_channels": 8, "box_size": [16, 16]}
+    path = str(tmp_path / "checkpoint.npz")
+    save_checkpoint(path, arrays, tiny_checkpoint.meta(architecture=architecture, config_digest="ab"))
+    model = tester.Tester(path)
+    assert model.model == tester.Model(4, dialect, 7, "hole", 12, False)
+    assert model.network.fine_generator.dialect == dialect
+    loaded = model.network.state_dict()["fine_generator.allconv17.conv.weight"].numpy()
+    np.testing.assert_array_equal(loaded, arrays["generator/fine_generator.allconv17.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": None}, "does not describe a network"),
+        ({"architecture": [4, "tf1"]}, "does not describe a network"),
+        ({"channels": None}, "generator_channels in its meta must be an even .* but is missing"),
+        ({"channels": True}, "generator_channels"),
+        ({"channels": "4"}, "generator_channels"),
+        ({"channels": 5}, "even number from 2 to 512, but is 5"),
+        ({"channels": 0}, "generator_channels"),
+        ({"channels": 10**9}, "but is 1000000000"),
+        ({"channels": 512}, "too few generator weights for the 512 channels"),
+        ({"channels": 6}, "too few generator weights for the 6 channels"),
+        ({"channels": 2}, r"of another width \(4 channels, here 2"),
+        ({"dialect": "torch"}, "dialect in its meta must be tf1 or pytorch, but is 'torch'"),
+        ({"dialect": ["tf1"]}, "dialect"),
+        ({"iteration": -1}, "iteration"),
+        ({"iteration": 1.5}, "iteration"),
+        ({"mask_type": None}, "mask_type in its meta must be hole or mosaic, but is missing"),
+        ({"mask_type": {}}, "mask_type"),
+        ({"mosaic_unit_size": 0}, "mosaic_unit_size"),
+        ({"coarse_only": 0}, "coarse_only in its meta must be true or false, but is 0"),
+    ],
+)
+def test_refuses_what_a_file_cannot_be(tmp_path: Path, changes: dict, message: str) -> None:
+    path = str(tmp_path / "odd.npz")
+    save_checkpoint(path, tiny_checkpoint.arrays(), tiny_checkpoint.meta(**changes))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        tester.Tester(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_layer_is_named(tmp_path: Path) -> None:
+    arrays = tiny_checkpoint.arrays()
+    arrays["generator/renamed"] = arrays.pop("generator/coarse_generator.conv17.conv.bias")
+    path = str(tmp_path / "odd.npz")
+    save_checkpoint(path, arrays, tiny_checkpoint.meta())
+    with pytest.raises(CheckpointError, match="1 missing: coarse_.*conv17.conv.bias; 1 left over: renamed"):
+        tester.Tester(path)
+
+
+def test_latest_is_the_newest_valid_checkpoint(tmp_path: Path) -> None:
+    good = tiny_checkpoint.write(tmp_path, 20)
+    tiny_checkpoint.write(tmp_path, 10)
+    damaged = Path(tiny_checkpoint.write(tmp_path, 30))
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    warnings = []
+    assert tester.find_checkpoint("latest", str(tmp_path), warnings.append) == good
+    assert len(warnings) == 1
+    assert "checkpoint_00000030.npz" in warnings[0]
+
+
+def test_a_named_checkpoint_needs_no_run(tmp_path: Path) -> None:
+    assert tester.find_checkpoint("some/file.npz", str(tmp_path / "absent"), pytest.fail) == "some/file.npz"
+
+
+@pytest.mark.parametrize("folder", ["absent", "."])
+def test_without_a_checkpoint_it_says_what_to_do(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint: train first .* name a checkpoint with"):
+        tester.find_checkpoint("latest", str(tmp_path / folder), pytest.fail)
