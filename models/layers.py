@@ -11,6 +11,11 @@ import paddle.nn.functional as F
 DIALECTS = ("tf1", "pytorch")
 
 
+# Paddle's convolution on the CPU unrolls its input, kernel area times the size; without gradients, larger inputs
+# than this many bytes unrolled are convolved in bands of rows.
+WORKSPACE_BUDGET = 2**27
+
+
 def check_dialect(dialect: str) -> str:
     if dialect not in DIALECTS:
         raise ValueError(f"dialect must be one of {DIALECTS}, not {dialect!r}")
@@ -36,6 +41,8 @@ class ConvBlock(nn.Layer):
     ):
         super().__init__()
         padding = dilation * (kernel_size - 1) // 2
+        self.stride = stride
+        self.same_padding = padding, dilation
         if stride > 1 and check_dialect(dialect) == "tf1":
             # TensorFlow's SAME pads more at the bottom right: 0/1 for 3x3, 1/2 for 5x5 on even sides.
             # Paddle resets the dilation to 1 under "SAME", so only the strided (undilated) layers use it.
@@ -53,7 +60,7 @@ class ConvBlock(nn.Layer):
         self.activation = activation
 
     def forward(self, x):
-        x = self.conv(x)
+        x = self.convolve(x)
         if self.activation == "elu":
             return F.elu(x)
         if self.activation == "relu":
@@ -61,6 +68,24 @@ class ConvBlock(nn.Layer):
         if self.activation == "leaky_relu":
             return F.leaky_relu(x, negative_slope=0.2)
         return x
+
+    def convolve(self, x):
+        """The convolution; for pictures of many megapixels on the CPU in bands, which bounds the memory."""
+        if not paddle.in_dynamic_mode() or paddle.is_grad_enabled() or not x.place.is_cpu_place():
+            return self.conv(x)
+        n, c, h, w = x.shape
+        kernel_size, (padding, dilation) = self.conv.weight.shape[2], self.same_padding
+        rows = WORKSPACE_BUDGET // (4 * c * kernel_size**2 * w)  # of one sample; Paddle unrolls one at a time
+        if self.stride > 1 or rows >= h:
+            return self.conv(x)
+        bands = []
+        for top in range(0, h, max(rows, 1)):
+            bottom = min(top + max(rows, 1), h)
+            first, last = max(top - padding, 0), min(bottom + padding, h)
+            beyond = [padding - (top - first), padding - (last - bottom), padding, padding]
+            band = F.conv2d(x[:, :, first:last], self.conv.weight, self.conv.bias, 1, beyond, dilation)
+            bands.append(band)
+        return paddle.concat(bands, axis=2)
 
 
 def upsample_x2(x):
