@@ -73,10 +73,11 @@ class Optimization:
 
 def clip_by_average_norm(gradients: list, limit: float):
     """Scales, in place, each gradient whose norm / number of elements exceeds the limit (TF1's rule)."""
-    for gradient in gradients:
-        average = float(gradient.norm()) / math.prod(gradient.shape)
-        if average > limit:
-            gradient.scale_(limit / average)
+    with paddle.no_grad():
+        for gradient in gradients:
+            average = float(gradient.norm()) / math.prod(gradient.shape)
+            if average > limit:
+                gradient.scale_(limit / average)
 
 
 class Trainer:
@@ -152,12 +153,9 @@ class Trainer:
             real_box, fake_box = crop_boxes(image, boxes), crop_boxes(fake, boxes)
             box_mask = crop_boxes(mask, boxes)
 
-        def see_globally(x):
-            return self._score_globally(x, mask)
-
         # One pass over real and fake together
         local_scores = self.local_critic(paddle.concat([real_box, fake_box]))
-        global_scores = see_globally(paddle.concat([image, fake]))
+        global_scores = self.global_critic(paddle.concat([self._shown(image, mask), self._shown(fake, mask)]))
         wgan_d = critic_loss(local_scores[:n], local_scores[n:])
         wgan_d = wgan_d + objective.global_wgan_loss_alpha * critic_loss(global_scores[:n], global_scores[n:])
 
@@ -170,7 +168,7 @@ class Trainer:
             between_box = interpolate(fake_box, real_box, alpha_local)
             counted = counted_box = None
         wgan_gp = gradient_penalty(self.local_critic, between_box, counted_box)
-        wgan_gp = wgan_gp + gradient_penalty(see_globally, between, counted)
+        wgan_gp = wgan_gp + gradient_penalty(self.global_critic, self._shown(between, mask), counted)
         loss = wgan_d + objective.wgan_gp_lambda * wgan_gp
         return loss, {"wgan_d": wgan_d, "wgan_gp": wgan_gp, "d": loss}
 
@@ -199,7 +197,7 @@ class Trainer:
             fake = composite(refined, image, mask)
             with frozen(self.local_critic, self.global_critic):
                 local_scores = self.local_critic(crop_boxes(fake, boxes))
-                global_scores = self._score_globally(fake, mask)
+                global_scores = self.global_critic(self._shown(fake, mask))
             wgan_g = adversarial_loss(local_scores)
             wgan_g = wgan_g + objective.global_wgan_loss_alpha * adversarial_loss(global_scores)
             loss = loss + objective.gan_loss_alpha * wgan_g
@@ -225,10 +223,11 @@ class Trainer:
     def _hidden(self, image, mask):
         return hide_hole(image, mask, self.objective.mask_type, self.objective.mosaic_unit_size)
 
-    def _score_globally(self, x, mask):
-        if self.architecture.critic_sees_mask:
-            x = paddle.concat([x, mask.expand([x.shape[0], 1, *x.shape[2:]])], axis=1)
-        return self.global_critic(x)
+    def _shown(self, x, mask):
+        """What the global critic sees: [N, 3, H, W], or [N, 4, H, W] with the mask."""
+        if not self.architecture.critic_sees_mask:
+            return x
+        return paddle.concat([x, mask.expand([x.shape[0], 1, *x.shape[2:]])], axis=1)
 
     def _update(self, loss, scalars, optimizer, parameters, norm_name, clip=None) -> dict[str, float]:
         loss.backward()

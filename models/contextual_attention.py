@@ -29,8 +29,8 @@ class ContextualAttention(nn.Layer):
 
     Args:
         rate: side of the downscaling before matching; only the paper's 2 is implemented.
-        kernel_size: side of the matching patches, odd.
-        fuse_kernel: how many diagonal neighbours fusion sums, the position itself included; only 3.
+        kernel_size: side of the matching patches; only the paper's 3.
+        fuse_kernel: how many diagonal neighbours fusion sums, the position itself included; only TF1's 3.
         softmax_scale: factor on the scores before the softmax.
         fuse: whether to fuse at all.
         dialect: "tf1": nearest downscale with aligned corners, patch norm max(norm, 1e-4);
@@ -52,11 +52,9 @@ class ContextualAttention(nn.Layer):
         dialect: str = "tf1",
     ):
         super().__init__()
-        if rate != 2 or fuse_kernel != 3:
-            raise ValueError(f"only rate 2 and fuse_kernel 3 are implemented, not {rate} and {fuse_kernel}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, not {kernel_size}")
-        self.kernel_size = kernel_size
+        if (rate, kernel_size, fuse_kernel) != (2, 3, 3):
+            given = f"{rate}, {kernel_size} and {fuse_kernel}"
+            raise ValueError(f"only rate 2, kernel_size 3 and fuse_kernel 3 are implemented, not {given}")
         self.softmax_scale = softmax_scale
         self.fuse = fuse
         self.dialect = check_dialect(dialect)
@@ -73,10 +71,10 @@ class ContextualAttention(nn.Layer):
         available = available.expand([n, *grid_b])
         weight_scale = self.softmax_scale / self.patch_norms(small_b)  # [N, h', w']
 
-        rows_f = pixel_rows(small_f, self.kernel_size)  # [N, C*k, l]
-        rows_b = rows_f if background is foreground else pixel_rows(small_b, self.kernel_size)
+        rows_f = pixel_rows(small_f)  # [N, C*3, l]
+        rows_b = rows_f if background is foreground else pixel_rows(small_b)
         even, odd = paste_rows(background)  # each [N, C*4, l']
-        geometry = Geometry(grid_f, grid_b, self.kernel_size // 2, self.fuse)
+        geometry = Geometry(grid_f, grid_b, self.fuse)
         even, odd, best = match_and_paste(
             rows_f, rows_b, add_slack(weight_scale), add_slack(available), even, odd, geometry
         )
@@ -85,16 +83,15 @@ class ContextualAttention(nn.Layer):
     def available_patches(self, mask):
         """1 where a background patch holds no hole pixel: [N or 1, 1, H', W'] -> [N or 1, h', w']."""
         holes = (halve(mask, self.dialect) != 0).astype("float32")
-        touched = F.max_pool2d(holes, self.kernel_size, stride=1, padding=self.kernel_size // 2)
+        touched = F.max_pool2d(holes, 3, stride=1, padding=1)
         return 1.0 - touched[:, 0]
 
     def patch_norms(self, small_b):
         """Norms of the zero-padded patches around each position: [N, C, h', w'] -> [N, h', w']."""
-        k = self.kernel_size
         energy = (small_b * small_b).sum(axis=1, keepdim=True)
-        energy = F.avg_pool2d(energy, k, stride=1, padding=k // 2, exclusive=False)[:, 0] * (k * k)
+        energy = F.avg_pool2d(energy, 3, stride=1, padding=1, exclusive=False)[:, 0] * 9  # sum over 3x3
         if self.dialect == "pytorch":
-            return paddle.sqrt(energy + 1e-4 * k * k * small_b.shape[1])
+            return paddle.sqrt(energy + 1e-4 * 9 * small_b.shape[1])
         # max(norm, 1e-4), with the floor inside the root so that an all-zero patch has a finite gradient
         return paddle.sqrt(paddle.clip(energy, min=1e-8))
 
@@ -126,10 +123,9 @@ def halve(x, dialect: str):
     return resize_nearest(x, 2, dialect)
 
 
-def pixel_rows(x, kernel_size: int):
-    """Each position's row of `kernel_size` pixels, zeros beyond the border: [N, C, h, w] -> [N, C*k, l]."""
-    reach = kernel_size // 2
-    return F.unfold(x, [1, kernel_size], paddings=[0, reach, 1, reach])  # one row more below: the slack
+def pixel_rows(x):
+    """Each position's row of three pixels, zeros beyond the border: [N, C, h, w] -> [N, C*3, l]."""
+    return F.unfold(x, [1, 3], paddings=[0, 1, 1, 1])  # one row more below: the slack
 
 
 def add_slack(values):

@@ -56,7 +56,8 @@ def interpolate(real, fake, alpha):
 def gradient_penalty(critic, samples, mask=None):
     """mean((||mask * d critic(samples) / d samples|| - 1)^2): pushes the critic's slope to 1.
 
-    samples [N, C, H, W]; mask [N or 1, 1, H, W] counts the slope in the hole only, since only the hole can
+    samples [N, 3, H, W], or with channels after the colours (the mask), which are shown to the critic and do
+    not count; mask [N or 1, 1, H, W] counts the slope in the hole only, since only the hole can
     change (paper, equation 6; TF1 multiplies the squared gradient by it). None counts every pixel, as the
     ports do. Differentiable in the critic's parameters; finite at zero slope.
     """
@@ -64,7 +65,7 @@ def gradient_penalty(critic, samples, mask=None):
     samples.stop_gradient = False
     scores = critic(samples)
     (slope,) = paddle.grad(scores, samples, grad_outputs=paddle.ones_like(scores), create_graph=True)
-    squares = slope * slope
+    squares = slope[:, :3] ** 2
     if mask is not None:
         squares = squares * mask
     # The floor lies below any slope float32 can tell from 0 and keeps the root's gradient finite there.

@@ -25,14 +25,14 @@ NEGLIGIBLE_WEIGHT = 1e-30
 # Without gradients, matrices are made for as many foreground rows at a time as fit into this many bytes.
 MEMORY_BUDGET = 2**29
 LIVE_MATRICES = 7  # how many of them `attend` holds at its peak
+HALO_ROWS = 6  # foreground rows that a chunk needs beyond its own: patches and two fusions, on both sides
 
 
 class Geometry:
     """Grid sizes of both sides and what is summed over them; positions are numbered row by row, slack last."""
 
-    def __init__(self, grid_f: tuple[int, int], grid_b: tuple[int, int], reach: int, fuse: bool):
+    def __init__(self, grid_f: tuple[int, int], grid_b: tuple[int, int], fuse: bool):
         self.grid_f, self.grid_b = grid_f, grid_b
-        self.reach = reach  # how many vertical neighbours on each side a matching patch has
         self.fuse = fuse
 
     @property
@@ -68,9 +68,10 @@ def clear_slack(matrix, geometry: Geometry):
     return matrix
 
 
-def vertical_steps(geometry: Geometry, reach: int):
+def vertical_steps(geometry: Geometry) -> list[tuple[int, int]]:
+    """To the neighbours below and above, in p and q."""
     w_f, w_b = geometry.grid_f[1], geometry.grid_b[1]
-    return [(sign * i * w_f, sign * i * w_b) for i in range(1, reach + 1) for sign in (1, -1)]
+    return [(w_f, w_b), (-w_f, -w_b)]
 
 
 def fuse_by_rows(scores, geometry: Geometry):
@@ -80,7 +81,7 @@ def fuse_by_rows(scores, geometry: Geometry):
 
 def fuse_by_columns(scores, geometry: Geometry):
     """The same with positions numbered column by column: the neighbour below, or the top of the next column."""
-    fused = shift_sum(scores, vertical_steps(geometry, 1))
+    fused = shift_sum(scores, vertical_steps(geometry))
     hw_f, hw_b = geometry.hw_f, geometry.hw_b
     w_f, w_b = geometry.grid_f[1], geometry.grid_b[1]
     # (to, from): positions whose neighbour is an ordinary shift by a row, and those where the column wraps
@@ -109,14 +110,14 @@ def slack_column(n: int, geometry: Geometry):
 def attend(rows_f, rows_b, weight_scale, available, even, odd, geometry: Geometry):
     """Scores, fusion, softmax and pasting.
 
-    rows_f [N, C*k, l], rows_b [N, C*k, l']: `pixel_rows`; weight_scale [N, 1, l']: softmax scale / patch norm;
+    rows_f [N, C*3, l], rows_b [N, C*3, l']: `pixel_rows`; weight_scale [N, 1, l']: softmax scale / patch norm;
     available [N, 1, l']; even, odd [N, C*4, l']: `paste_rows`; slack zero everywhere.
     Returns the pasted even and odd rows [N, C*4, l], the best patch [N, h*w], and for the backward pass the
     normalised scores before fusion and the final weights [N, l, l'].
     """
     inside = slack_column(rows_f.shape[0], geometry)
     scores = paddle.matmul(rows_f, rows_b, transpose_x=True)  # [N, l, l'], rows of three pixels
-    scores = shift_sum(scores, vertical_steps(geometry, geometry.reach))  # 3x3 patches
+    scores = shift_sum(scores, vertical_steps(geometry))  # 3x3 patches
     scores = scores * outer(inside, weight_scale)  # also clears the slack
     logits = scores
     if geometry.fuse:
@@ -139,7 +140,7 @@ def softmax_between_masks(logits, keep, geometry: Geometry):
 
 def shifted_weights(weights, geometry: Geometry):
     """Weights of even rows, M[p, q] + M one row up, and of odd rows, M + M one row down; see `paste_rows`."""
-    below, above = vertical_steps(geometry, 1)
+    below, above = vertical_steps(geometry)
     return shift_sum(weights, [above]), shift_sum(weights, [below])
 
 
@@ -154,12 +155,7 @@ def match_and_paste(rows_f, rows_b, weight_scale, available, even, odd, geometry
     affordable = MEMORY_BUDGET // row_bytes  # foreground rows at a time
     if affordable > geometry.grid_f[0]:
         return attend(*inputs)[:3]
-    return attend_in_chunks(*inputs, max(affordable - halo_rows(geometry), 1))
-
-
-def halo_rows(geometry: Geometry) -> int:
-    """Foreground rows that a chunk needs beyond its own: patches, two fusions, both sides."""
-    return 2 * (geometry.reach + 2)
+    return attend_in_chunks(*inputs, max(affordable - HALO_ROWS, 1))
 
 
 def attend_in_chunks(rows_f, rows_b, weight_scale, available, even, odd, geometry: Geometry, rows: int):
@@ -200,7 +196,7 @@ def chunk_logits(rows_f, rows_b, weight_scale, geometry: Geometry, top: int, bot
         parts = [*parts, row_fused(rows_f, rows_b, weight_scale, geometry, 1, w), nothing]
     scores = paddle.concat(parts, axis=1)  # one row more at either end
     scores[:, :, geometry.hw_b :] = 0.0
-    fused = shift_sum(scores, vertical_steps(geometry, 1))[:, w:-w]
+    fused = shift_sum(scores, vertical_steps(geometry))[:, w:-w]
     hw_b, w_b = geometry.hw_b, geometry.grid_b[1]
     if w_b > 1:
         last, first = slice(hw_b - w_b, hw_b - 1), slice(1, w_b)
@@ -213,7 +209,7 @@ def row_fused(rows_f, rows_b, weight_scale, geometry: Geometry, first: int, last
     """Normalised scores, fused row by row, of the foreground positions first .. last - 1: [N, last - first, l']."""
     n, channels, l_f = rows_f.shape
     w, hw = geometry.grid_f[1], geometry.hw_f
-    margin = geometry.reach * w + 1  # what patches and fusion read beyond the range
+    margin = w + 1  # what patches and fusion read beyond the range
     start, stop = first - margin, last + margin
     parts = [
         paddle.zeros([n, channels, max(-start, 0)]),
@@ -224,7 +220,7 @@ def row_fused(rows_f, rows_b, weight_scale, geometry: Geometry, first: int, last
     inside = paddle.zeros([n, stop - start, 1])
     inside[:, max(-start, 0) : hw - start] = 1.0
     scores = paddle.matmul(part, rows_b, transpose_x=True)
-    scores = shift_sum(scores, vertical_steps(geometry, geometry.reach))
+    scores = shift_sum(scores, vertical_steps(geometry))
     scores = scores * outer(inside, weight_scale)
     if geometry.fuse:
         scores = shift_sum(scores, [(1, 1), (-1, -1)])
@@ -241,6 +237,7 @@ class _Attend(PyLayer):
         )
         ctx.save_for_backward(rows_f, rows_b, weight_scale, even, odd, scores, weights)
         ctx.geometry = geometry
+        ctx.wanted = [not x.stop_gradient for x in (rows_f, rows_b, weight_scale, available, even, odd)]
         ctx.mark_non_differentiable(best)
         return even_out, odd_out, best
 
@@ -248,7 +245,7 @@ class _Attend(PyLayer):
     def backward(ctx, grad_even, grad_odd, _):
         rows_f, rows_b, weight_scale, even, odd, scores, weights = ctx.saved_tensor()
         geometry = ctx.geometry
-        below, above = vertical_steps(geometry, 1)
+        below, above = vertical_steps(geometry)
         # Pasting: the adjoint of a shift up is a shift down. The slack of even and odd is zero; that of the
         # output is cut off, so its gradient is zero too.
         down, up = shifted_weights(weights, geometry)
@@ -269,7 +266,8 @@ class _Attend(PyLayer):
         grad_scale = grad_scale / paddle.maximum(weight_scale, tiny)
         grad = grad * outer(inside, weight_scale)
         # Gram matrix
-        grad = shift_sum(grad, vertical_steps(geometry, geometry.reach))
+        grad = shift_sum(grad, vertical_steps(geometry))
         grad_f = paddle.matmul(rows_b, grad, transpose_y=True)
         grad_b = paddle.matmul(rows_f, grad)
-        return grad_f, grad_b, grad_scale, None, grad_rows_even, grad_rows_odd
+        gradients = (grad_f, grad_b, grad_scale, None, grad_rows_even, grad_rows_odd)
+        return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.wanted))

@@ -26,14 +26,14 @@ def training_arrays(trainer: Any) -> dict[str, np.ndarray]:
     arrays = {}
     for network_name, network in trainer.networks().items():
         for name, value in network.state_dict().items():
-            arrays[f"{network_name}/{name}"] = value.numpy()
+            arrays[f"{network_name}/{name}"] = np.asarray(value)
     for optimizer_name, (optimizer, parameters) in trainer.optimizers().items():
         structured = {parameter.name: name for name, parameter in parameters.items()}
         for key, value in optimizer.state_dict().items():
             match = _KEY.fullmatch(key)
             if not match or match[1] not in structured:
                 raise ValueError(f"unexpected optimiser state {key!r}")
-            arrays[f"{optimizer_name}/{match[2]}/{structured[match[1]]}"] = value.numpy()
+            arrays[f"{optimizer_name}/{match[2]}/{structured[match[1]]}"] = np.asarray(value)
     return arrays
 
 
@@ -52,25 +52,29 @@ def restore_training(trainer: Any, arrays: Mapping[str, np.ndarray], source: str
         load_parameters(network, weights, f"{source}: {network_name}")
     for optimizer_name, (optimizer, parameters) in trainer.optimizers().items():
         state = section(arrays, optimizer_name)
-        optimizer.set_state_dict(_optimizer_state(parameters, state, f"{source}: {optimizer_name}"))
+        expected = [name for name in parameters if name.split(".")[0] not in fresh]
+        if expected:
+            optimizer.set_state_dict(_optimizer_state(parameters, state, f"{source}: {optimizer_name}"))
     return fresh
 
 
 def _optimizer_state(parameters: Mapping[str, Any], state: Mapping[str, np.ndarray], source: str) -> dict:
-    """Paddle's keys for a structured state; a parameter has all of its accumulators or, never moved, none."""
+    """Paddle's keys for a structured state of all parameters, or of the coarse stage alone (pretraining)."""
+    wanted = [f"{kind}/{name}" for name in parameters for kind in _ACCUMULATORS]
+    coarse = [key for key in wanted if key.split("/")[1].startswith("coarse_generator.")]
+    if coarse and set(state) == set(coarse):
+        wanted = coarse
+    missing = [key for key in wanted if key not in state]
+    left_over = [key for key in state if key not in wanted]
+    for what, keys in (("missing", missing), ("left over", left_over)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(f"{source}: {len(keys)} {what}: {', '.join(keys[:3])}{more}")
     keyed = {}
-    for name, parameter in parameters.items():
-        held = [kind for kind in _ACCUMULATORS if f"{kind}/{name}" in state]
-        if held and len(held) < len(_ACCUMULATORS):
-            raise CheckpointError(f"{source}: the state of {name} is incomplete: only {', '.join(held)}")
-        for kind in held:
-            value = state[f"{kind}/{name}"]
-            shape = list(parameter.shape) if kind.startswith("moment") else [1]
-            if list(value.shape) != shape:
-                raise CheckpointError(f"{source}: {kind} of {name} has shape {list(value.shape)}, not {shape}")
-            keyed[f"{parameter.name}_{kind}_0"] = value
-    known = {f"{kind}/{name}" for name in parameters for kind in _ACCUMULATORS}
-    left_over = [name for name in state if name not in known]
-    if left_over:
-        raise CheckpointError(f"{source}: {len(left_over)} left over: {', '.join(left_over[:3])}")
+    for key in wanted:
+        kind, name = key.split("/")
+        shape = list(parameters[name].shape) if kind.startswith("moment") else [1]
+        if list(state[key].shape) != shape:
+            raise CheckpointError(f"{source}: {key} has shape {list(state[key].shape)}, not {shape}")
+        keyed[f"{parameters[name].name}_{kind}_0"] = state[key]
     return keyed
