@@ -114,6 +114,9 @@ def crop_boxes(x, boxes):
         raise ValueError(f"{len(boxes)} boxes for a batch of {x.shape[0]}; give one, or one a sample")
     if len({tuple(box[2:]) for box in boxes}) != 1:
         raise ValueError(f"the boxes of a batch must have one size, not {sorted({tuple(b[2:]) for b in boxes})}")
+    for top, left, height, width in boxes:
+        if min(top, left) < 0 or top + height > x.shape[2] or left + width > x.shape[3]:
+            raise ValueError(f"the box {(top, left, height, width)} does not lie in the image {x.shape[2:]}")
     if len(boxes) == 1:
         top, left, height, width = boxes[0]
         return x[:, :, top : top + height, left : left + width]
