@@ -14,11 +14,13 @@ from utils.cli import UserError, one_line
 
 # Full width with both Adam moments is about 130 MB.
 MAX_FILE_BYTES = 2**30
-SHAPE_LIMIT = 8  # dimensions
+MAX_DIMENSIONS = 8
 
 
 class WeightsError(UserError):
     """A file of another program cannot be read or does not fit; the message names the file."""
+
+    named = False  # whether the message names the file already
 
 
 def _nothing() -> np.ndarray:
@@ -40,15 +42,20 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        text = str(error)
-        raise WeightsError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from None
+        if error.named:
+            raise
+        raise _named(path, str(error)) from None
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
-    except MemoryError:
-        raise
+        raise _named(path, f"cannot be read: {error.strerror or one_line(error)}") from None
     except Exception as error:  # damage can surface anywhere in zipfile, pickletools or NumPy's header parser
         reason = one_line(error)[:200] or type(error).__name__
-        raise WeightsError(f"{path}: is damaged, incomplete or no file of weights: {reason}") from error
+        raise _named(path, f"is damaged, incomplete or no file of weights: {reason}") from error
+
+
+def _named(path: str, text: str) -> WeightsError:
+    error = WeightsError(f"{path}: {one_line(text)}")  # names in a file may hold anything
+    error.named = True
+    return error
 
 
 @contextlib.contextmanager
@@ -66,11 +73,11 @@ def open_bounded(path: str, limit: int = MAX_FILE_BYTES) -> Iterator[tuple[Binar
 
 
 def checked_shape(value: object) -> tuple[int, ...]:
-    """A sequence of whole numbers from 0 up, as a tuple."""
+    """A sequence of whole numbers that can be the sides of an array in a file, as a tuple."""
     if (
         not isinstance(value, (tuple, list))
-        or len(value) > SHAPE_LIMIT
-        or any(type(side) is not int or side < 0 for side in value)
+        or len(value) > MAX_DIMENSIONS
+        or any(type(side) is not int or not 0 <= side <= MAX_FILE_BYTES for side in value)
     ):
-        raise WeightsError(f"an array in it has the shape {one_line(repr(value))[:60]}")
+        raise WeightsError("an array in it has an impossible shape")
     return tuple(value)
