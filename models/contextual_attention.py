@@ -21,7 +21,11 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 
 from models.layers import check_dialect
-from models.patch_matching import Geometry, match_and_paste
+from models.patch_matching import Geometry, chunk_logits, match_and_paste, softmax_between_masks
+
+# A 4x4 patch at stride 2 covers rows 2r-1 .. 2r+2. Its upper two rows are pasted at position (r, c); its lower
+# two are the upper two of the patch below, and so come from M shifted by a row (`patch_matching.paste`).
+PASTE = {"strides": 2, "paddings": 1}
 
 
 class ContextualAttention(nn.Layer):
@@ -60,6 +64,30 @@ class ContextualAttention(nn.Layer):
         self.dialect = check_dialect(dialect)
 
     def forward(self, foreground, background, mask=None):
+        rows_f, rows_b, weight_scale, available, geometry = self.prepare(foreground, background, mask)
+        patches = F.unfold(background, [2, 4], **PASTE)  # [N, C*8, l']
+        pasted, best = match_and_paste(rows_f, rows_b, weight_scale, available, patches, geometry)
+        height, width = foreground.shape[2:]
+        features = F.fold(pasted, [height, width], [2, 4], **PASTE) * 0.25
+        return features, relative_offsets(best, geometry)
+
+    @paddle.no_grad()
+    def weights_at(self, foreground, background, mask, row: int, column: int):
+        """Where one position copies from; arguments as for the call, without gradients.
+
+        row, column: a position of the halved foreground. Returns its weight on every background position,
+        [N, H'/2, W'/2], from 0 to 1; only the scores of its own row are computed for it.
+        """
+        rows_f, rows_b, weight_scale, available, geometry = self.prepare(foreground, background, mask)
+        height, width = geometry.grid_f
+        if not (0 <= row < height and 0 <= column < width):
+            raise ValueError(f"position ({row}, {column}) is outside the foreground's {height}x{width}")
+        logits = chunk_logits(rows_f, rows_b, weight_scale, geometry, row, row + 1)[:, column : column + 1]
+        weights, _ = softmax_between_masks(logits, available, geometry)
+        return weights[:, 0, : geometry.hw_b].reshape([-1, *geometry.grid_b])
+
+    def prepare(self, foreground, background, mask):
+        """What matching needs: pixel rows of both sides, scale and availability [N, 1, l'] of patches, grids."""
         n, c, height, width = foreground.shape
         if height % 2 or width % 2 or background.shape[2] % 2 or background.shape[3] % 2:
             raise ValueError(f"feature sides must be even: {foreground.shape[2:]}, {background.shape[2:]}")
@@ -73,12 +101,8 @@ class ContextualAttention(nn.Layer):
 
         rows_f = pixel_rows(small_f)  # [N, C*3, l]
         rows_b = rows_f if background is foreground else pixel_rows(small_b)
-        even, odd = paste_rows(background)  # each [N, C*4, l']
         geometry = Geometry(grid_f, grid_b, self.fuse)
-        even, odd, best = match_and_paste(
-            rows_f, rows_b, add_slack(weight_scale), add_slack(available), even, odd, geometry
-        )
-        return overlap_columns(even, odd, grid_f), relative_offsets(best, geometry)
+        return rows_f, rows_b, add_slack(weight_scale), add_slack(available), geometry
 
     def available_patches(self, mask):
         """1 where a background patch holds no hole pixel: [N or 1, 1, H', W'] -> [N or 1, h', w']."""
@@ -132,29 +156,6 @@ def add_slack(values):
     """[N, h, w] -> [N, 1, l], zero in the slack."""
     n, h, w = values.shape
     return F.pad(values.unsqueeze(1), [0, 0, 0, 1]).reshape([n, 1, (h + 1) * w])
-
-
-def paste_rows(background):
-    """What each background position pastes into an even and an odd output row.
-
-    The 4x4 patch of position (r, c) covers rows 2r-1..2r+2 and columns 2c-1..2c+2 of b; together with its
-    vertical neighbours it pastes b's row 2r into even rows and 2r+1 into odd ones.
-    [N, C, 2h, 2w] -> two of [N, C*4, l].
-    """
-    even = F.unfold(background, [1, 4], strides=2, paddings=[0, 1, 1, 1])
-    odd = F.unfold(background[:, :, 1:], [1, 4], strides=2, paddings=[0, 1, 2, 1])
-    return even, odd
-
-
-def overlap_columns(even, odd, grid):
-    """Add what neighbours paste into the same column: two of [N, C*4, l] -> [N, C, 2h, 2w], divided by 4."""
-    h, w = grid
-    # The slack is folded too, as one row more, and then cut off: Paddle 2.6 cannot fold a single row.
-    even, odd = (
-        F.fold(rows, [h + 1, 2 * w], [1, 4], strides=[1, 2], paddings=[0, 1])[:, :, :h] for rows in (even, odd)
-    )
-    n, c = even.shape[:2]
-    return paddle.stack([even, odd], axis=3).reshape([n, c, 2 * h, 2 * w]) * 0.25
 
 
 def relative_offsets(best, geometry: Geometry):

@@ -6,7 +6,8 @@ one contiguous shift:
 
 * scores: the Gram matrix of rows of three pixels, summed over three vertical shifts;
 * fusion: two more sums over three shifts;
-* pasting: output rows 2r and 2r + 1 each need one matmul, with M + M shifted down and M + M shifted up.
+* pasting: the upper half of a 4x4 patch at stride 2 is the lower half of the patch above, so that one matmul
+  of M + M shifted down with the upper halves does both.
 
 Positions carry one row of zeros after the last one ("slack", so l = (h + 1) * w), which a vertical shift
 reads where it leaves the picture, at either end. Every step is symmetric in p and q or has a simple adjoint,
@@ -20,6 +21,7 @@ import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
 # Weights below this change nothing that float32 can show, but as denormals they slow a CPU matmul 20 times.
+# Paddle's own softmax stays above 1e-28 on the CPU; those of inference engines do not.
 NEGLIGIBLE_WEIGHT = 1e-30
 
 # Without gradients, matrices are made for as many foreground rows at a time as fit into this many bytes.
@@ -48,17 +50,16 @@ def shift_sum(matrix, steps: list[tuple[int, int]]):
     """out[p, q] = matrix[p, q] + sum over (i, j) in steps of matrix[p + i, q + j]; [N, l, l'] each.
 
     Every step is one contiguous shift of the flattened batch. It is exact outside the slack if the slack of
-    `matrix` is zero; in the slack the result is rubbish.
+    `matrix` is zero; in the slack it can be rubbish, but for the first row of it where only rows above are
+    summed.
     """
     n, l_f, l_b = matrix.shape
     flat = matrix.reshape([-1])
     total = flat.clone()
     for i, j in steps:
         k = i * l_b + j
-        if k > 0:
-            total[:-k] = total[:-k] + flat[k:]
-        else:
-            total[-k:] = total[-k:] + flat[:k]
+        here, there = (total[:-k], flat[k:]) if k > 0 else (total[-k:], flat[:k])
+        here.add_(there)  # `here` is a view of `total`
     return total.reshape([n, l_f, l_b])
 
 
@@ -81,19 +82,28 @@ def fuse_by_rows(scores, geometry: Geometry):
 
 def fuse_by_columns(scores, geometry: Geometry):
     """The same with positions numbered column by column: the neighbour below, or the top of the next column."""
-    fused = shift_sum(scores, vertical_steps(geometry))
-    hw_f, hw_b = geometry.hw_f, geometry.hw_b
-    w_f, w_b = geometry.grid_f[1], geometry.grid_b[1]
-    # (to, from): positions whose neighbour is an ordinary shift by a row, and those where the column wraps
-    plain_f, plain_b = (slice(0, hw_f - w_f), slice(w_f, hw_f)), (slice(0, hw_b - w_b), slice(w_b, hw_b))
-    wrap_f = (slice(hw_f - w_f, hw_f - 1), slice(1, w_f))
-    wrap_b = (slice(hw_b - w_b, hw_b - 1), slice(1, w_b))
-    for f, b in ((wrap_f, plain_b), (plain_f, wrap_b), (wrap_f, wrap_b)):
-        for to, source in ((0, 1), (1, 0)):
-            block = scores[:, f[source], b[source]]
-            if 0 not in block.shape:
-                fused[:, f[to], b[to]] = fused[:, f[to], b[to]] + block
-    return clear_slack(fused, geometry)
+    n, w, hw = scores.shape[0], geometry.grid_f[1], geometry.hw_f
+    nothing = paddle.zeros([n, 1, scores.shape[2]])
+    # One row more at either end: above (0, c) is (h-1, c-1), below (h-1, c) is (0, c+1).
+    extended = [nothing, scores[:, hw - w : hw - 1], scores[:, :hw], scores[:, 1:w], nothing]
+    fused = fuse_columns_of(paddle.concat([x for x in extended if x.shape[1]], axis=1), geometry)
+    return paddle.concat([fused, paddle.zeros([n, w, scores.shape[2]])], axis=1)
+
+
+def fuse_columns_of(extended, geometry: Geometry):
+    """Column fusion of foreground rows whose upper and lower neighbours stand before and after them.
+
+    [N, (rows + 2) * w, l'] -> [N, rows * w, l'], slack of q zero before and after.
+    """
+    w = geometry.grid_f[1]
+    fused = shift_sum(extended, vertical_steps(geometry))[:, w:-w]
+    hw_b, w_b = geometry.hw_b, geometry.grid_b[1]
+    if w_b > 1:  # the same for q, whose columns go on at the top of the next one
+        bottom, top = slice(hw_b - w_b, hw_b - 1), slice(1, w_b)
+        fused[:, :, bottom] = fused[:, :, bottom] + extended[:, 2 * w :, top]
+        fused[:, :, top] = fused[:, :, top] + extended[:, : -2 * w, bottom]
+    fused[:, :, hw_b:] = 0.0
+    return fused
 
 
 def outer(column, row):
@@ -107,13 +117,13 @@ def slack_column(n: int, geometry: Geometry):
     return paddle.concat([ones, paddle.zeros([n, geometry.grid_f[1], 1])], axis=1)
 
 
-def attend(rows_f, rows_b, weight_scale, available, even, odd, geometry: Geometry):
+def attend(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry):
     """Scores, fusion, softmax and pasting.
 
     rows_f [N, C*3, l], rows_b [N, C*3, l']: `pixel_rows`; weight_scale [N, 1, l']: softmax scale / patch norm;
-    available [N, 1, l']; even, odd [N, C*4, l']: `paste_rows`; slack zero everywhere.
-    Returns the pasted even and odd rows [N, C*4, l], the best patch [N, h*w], and for the backward pass the
-    normalised scores before fusion and the final weights [N, l, l'].
+    available [N, 1, l'], all with slack zero; patches [N, C*8, l']: rows 2r-1 and 2r of the patches to paste.
+    Returns the pasted patches [N, C*8, l], the best patch [N, h*w], and for the backward pass the normalised
+    scores before fusion and the final weights [N, l, l'].
     """
     inside = slack_column(rows_f.shape[0], geometry)
     scores = paddle.matmul(rows_f, rows_b, transpose_x=True)  # [N, l, l'], rows of three pixels
@@ -123,11 +133,8 @@ def attend(rows_f, rows_b, weight_scale, available, even, odd, geometry: Geometr
     if geometry.fuse:
         logits = fuse_by_columns(fuse_by_rows(scores, geometry), geometry)
     weights, best = softmax_between_masks(logits, outer(inside, available), geometry)
-    best = best[:, : geometry.hw_f]
-    down, up = shifted_weights(weights, geometry)
-    even_out = paddle.matmul(even, down, transpose_y=True)
-    odd_out = paddle.matmul(odd, up, transpose_y=True)
-    return even_out, odd_out, best, scores, weights
+    pasted = paddle.matmul(patches, with_row_above(weights, geometry), transpose_y=True)
+    return pasted, best[:, : geometry.hw_f], scores, weights
 
 
 def softmax_between_masks(logits, keep, geometry: Geometry):
@@ -138,31 +145,30 @@ def softmax_between_masks(logits, keep, geometry: Geometry):
     return F.thresholded_relu(weights, NEGLIGIBLE_WEIGHT), paddle.argmax(weights, axis=-1)
 
 
-def shifted_weights(weights, geometry: Geometry):
-    """Weights of even rows, M[p, q] + M one row up, and of odd rows, M + M one row down; see `paste_rows`."""
-    below, above = vertical_steps(geometry)
-    return shift_sum(weights, [above]), shift_sum(weights, [below])
+def with_row_above(weights, geometry: Geometry):
+    """M + M one row down: what is pasted at a position's upper two rows, slack row (the last lower half) included."""
+    _, above = vertical_steps(geometry)
+    return shift_sum(weights, [above])
 
 
-def match_and_paste(rows_f, rows_b, weight_scale, available, even, odd, geometry: Geometry):
+def match_and_paste(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry):
     """`attend` without its intermediate results, in the way that suits: with gradients, whole, or in chunks."""
-    inputs = (rows_f, rows_b, weight_scale, available, even, odd, geometry)
+    inputs = (rows_f, rows_b, weight_scale, available, patches, geometry)
     if not paddle.in_dynamic_mode():
-        return attend(*inputs)[:3]
+        return attend(*inputs)[:2]
     if paddle.is_grad_enabled():
         return _Attend.apply(*inputs)
     row_bytes = 4 * LIVE_MATRICES * rows_f.shape[0] * geometry.grid_f[1] * rows_b.shape[2]
     affordable = MEMORY_BUDGET // row_bytes  # foreground rows at a time
     if affordable > geometry.grid_f[0]:
-        return attend(*inputs)[:3]
+        return attend(*inputs)[:2]
     return attend_in_chunks(*inputs, max(affordable - HALO_ROWS, 1))
 
 
-def attend_in_chunks(rows_f, rows_b, weight_scale, available, even, odd, geometry: Geometry, rows: int):
+def attend_in_chunks(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry, rows: int):
     """`attend` for `rows` foreground rows at a time: the same results (without the matrices), bounded memory."""
     (h, w), n, l_b = geometry.grid_f, rows_f.shape[0], rows_b.shape[2]
-    even_out = paddle.zeros([n, even.shape[1], (h + 1) * w])
-    odd_out = paddle.zeros([n, odd.shape[1], (h + 1) * w])
+    pasted = paddle.zeros([n, patches.shape[1], (h + 1) * w])
     best = []
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
@@ -170,16 +176,12 @@ def attend_in_chunks(rows_f, rows_b, weight_scale, available, even, odd, geometr
         keep = outer(paddle.ones([n, logits.shape[1], 1]), available)
         weights, chunk_best = softmax_between_masks(logits, keep, geometry)
         best.append(chunk_best)
-        # A row of zero weights at either end lets the chunk's first and last row paste into their neighbours.
-        border = paddle.zeros([n, w, l_b])
-        weights = paddle.concat([border, weights, border], axis=1)
-        down, up = shifted_weights(weights, geometry)
-        pasted = paddle.matmul(even, down[:, w:], transpose_y=True)  # rows top .. bottom
-        even_out[:, :, top * w : (bottom + 1) * w] = even_out[:, :, top * w : (bottom + 1) * w] + pasted
-        pasted = paddle.matmul(odd, up[:, :-w], transpose_y=True)  # rows top - 1 .. bottom - 1
-        pasted, first = (pasted[:, :, w:], 0) if top == 0 else (pasted, (top - 1) * w)
-        odd_out[:, :, first : bottom * w] = odd_out[:, :, first : bottom * w] + pasted
-    return even_out, odd_out, paddle.concat(best, axis=1)
+        # One row more, of zero weights: there the chunk's last row pastes its lower halves.
+        weights = paddle.concat([weights, paddle.zeros([n, w, l_b])], axis=1)
+        part = paddle.matmul(patches, with_row_above(weights, geometry), transpose_y=True)
+        place = slice(top * w, (bottom + 1) * w)
+        pasted[:, :, place] = pasted[:, :, place] + part
+    return pasted, paddle.concat(best, axis=1)
 
 
 def chunk_logits(rows_f, rows_b, weight_scale, geometry: Geometry, top: int, bottom: int):
@@ -189,20 +191,13 @@ def chunk_logits(rows_f, rows_b, weight_scale, geometry: Geometry, top: int, bot
         return row_fused(rows_f, rows_b, weight_scale, geometry, top * w, bottom * w)
     parts = [row_fused(rows_f, rows_b, weight_scale, geometry, max(top - 1, 0) * w, min(bottom + 1, h) * w)]
     nothing = paddle.zeros([rows_f.shape[0], 1, rows_b.shape[2]])
-    # Column by column, the neighbour above (0, c) is (h-1, c-1) and the one below (h-1, c) is (0, c+1).
     if top == 0:
         parts = [nothing, row_fused(rows_f, rows_b, weight_scale, geometry, hw - w, hw - 1), *parts]
     if bottom == h:
         parts = [*parts, row_fused(rows_f, rows_b, weight_scale, geometry, 1, w), nothing]
-    scores = paddle.concat(parts, axis=1)  # one row more at either end
-    scores[:, :, geometry.hw_b :] = 0.0
-    fused = shift_sum(scores, vertical_steps(geometry))[:, w:-w]
-    hw_b, w_b = geometry.hw_b, geometry.grid_b[1]
-    if w_b > 1:
-        last, first = slice(hw_b - w_b, hw_b - 1), slice(1, w_b)
-        fused[:, :, last] = fused[:, :, last] + scores[:, 2 * w :, first]
-        fused[:, :, first] = fused[:, :, first] + scores[:, : -2 * w, last]
-    return fused
+    extended = paddle.concat([x for x in parts if x.shape[1]], axis=1)
+    extended[:, :, geometry.hw_b :] = 0.0
+    return fuse_columns_of(extended, geometry)
 
 
 def row_fused(rows_f, rows_b, weight_scale, geometry: Geometry, first: int, last: int):
@@ -231,29 +226,23 @@ class _Attend(PyLayer):
     """`attend` with its gradient written out; keeps the inputs, the scores and the weights."""
 
     @staticmethod
-    def forward(ctx, rows_f, rows_b, weight_scale, available, even, odd, geometry):
-        even_out, odd_out, best, scores, weights = attend(
-            rows_f, rows_b, weight_scale, available, even, odd, geometry
-        )
-        ctx.save_for_backward(rows_f, rows_b, weight_scale, even, odd, scores, weights)
+    def forward(ctx, rows_f, rows_b, weight_scale, available, patches, geometry):
+        pasted, best, scores, weights = attend(rows_f, rows_b, weight_scale, available, patches, geometry)
+        ctx.save_for_backward(rows_f, rows_b, weight_scale, patches, scores, weights)
         ctx.geometry = geometry
-        ctx.wanted = [not x.stop_gradient for x in (rows_f, rows_b, weight_scale, available, even, odd)]
+        ctx.wanted = [not x.stop_gradient for x in (rows_f, rows_b, weight_scale, available, patches)]
         ctx.mark_non_differentiable(best)
-        return even_out, odd_out, best
+        return pasted, best
 
     @staticmethod
-    def backward(ctx, grad_even, grad_odd, _):
-        rows_f, rows_b, weight_scale, even, odd, scores, weights = ctx.saved_tensor()
+    def backward(ctx, grad_pasted, _):
+        rows_f, rows_b, weight_scale, patches, scores, weights = ctx.saved_tensor()
         geometry = ctx.geometry
-        below, above = vertical_steps(geometry)
-        # Pasting: the adjoint of a shift up is a shift down. The slack of even and odd is zero; that of the
-        # output is cut off, so its gradient is zero too.
-        down, up = shifted_weights(weights, geometry)
-        grad_rows_even = paddle.matmul(grad_even, down)
-        grad_rows_odd = paddle.matmul(grad_odd, up)
-        grad = shift_sum(paddle.matmul(grad_even, even, transpose_x=True), [below])
-        grad = grad + shift_sum(paddle.matmul(grad_odd, odd, transpose_x=True), [above])
-        # Softmax between its two masks; the weights are zero outside both
+        # Pasting: the adjoint of a shift down is a shift up.
+        grad_patches = paddle.matmul(grad_pasted, with_row_above(weights, geometry))
+        below, _ = vertical_steps(geometry)
+        grad = shift_sum(paddle.matmul(grad_pasted, patches, transpose_x=True), [below])
+        # Softmax between its two masks; the weights are zero outside both, and in the slack
         weighted = weights * grad
         ones = paddle.ones([weights.shape[0], 1, weights.shape[2]])
         grad = weighted - weights * outer(weighted.sum(axis=-1, keepdim=True), ones)
@@ -269,5 +258,5 @@ class _Attend(PyLayer):
         grad = shift_sum(grad, vertical_steps(geometry))
         grad_f = paddle.matmul(rows_b, grad, transpose_y=True)
         grad_b = paddle.matmul(rows_f, grad)
-        gradients = (grad_f, grad_b, grad_scale, None, grad_rows_even, grad_rows_odd)
+        gradients = (grad_f, grad_b, grad_scale, None, grad_patches)
         return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.wanted))
