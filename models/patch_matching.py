@@ -96,14 +96,15 @@ def fuse_columns_of(extended, geometry: Geometry):
     [N, (rows + 2) * w, l'] -> [N, rows * w, l'], slack of q zero before and after.
     """
     w = geometry.grid_f[1]
-    fused = shift_sum(extended, vertical_steps(geometry))[:, w:-w]
+    inner = slice(w, extended.shape[1] - w)
+    fused = shift_sum(extended, vertical_steps(geometry))
     hw_b, w_b = geometry.hw_b, geometry.grid_b[1]
     if w_b > 1:  # the same for q, whose columns go on at the top of the next one
         bottom, top = slice(hw_b - w_b, hw_b - 1), slice(1, w_b)
-        fused[:, :, bottom] = fused[:, :, bottom] + extended[:, 2 * w :, top]
-        fused[:, :, top] = fused[:, :, top] + extended[:, : -2 * w, bottom]
+        fused[:, inner, bottom] = fused[:, inner, bottom] + extended[:, 2 * w :, top]
+        fused[:, inner, top] = fused[:, inner, top] + extended[:, : -2 * w, bottom]
     fused[:, :, hw_b:] = 0.0
-    return fused
+    return fused[:, inner]  # sliced last: Paddle assigns to parts of a slice slowly
 
 
 def outer(column, row):
