@@ -1,4 +1,8 @@
-"""Evaluate a trained model on a file list: `python test.py [--config configs/test.yaml] [key=value ...]`."""
+"""Evaluate a trained model on a file list, or complete pictures.
+
+python test.py [--config configs/test.yaml] [key=value ...]
+python test.py --image IN.png|FOLDER|GLOB --mask MASK.png|FOLDER --output OUT.png|FOLDER
+"""
 
 # ruff: noqa: E402 (what people edit comes before the imports)
 from __future__ import annotations
@@ -6,11 +10,9 @@ from __future__ import annotations
 TOTAL = None  # how many photographs of the list are evaluated, from its beginning; None: all of them
 
 import argparse
-import itertools
+import functools
 import os
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple
 
 from utils.cli import UserError, friendly_errors, prepare_paddle, set_thread_count
 
@@ -22,12 +24,12 @@ import numpy as np
 import paddle
 import skimage
 
-from data.dataset import center_crop
 from data.decode import ImageError, decode_image
 from data.file_list import DataError, read_file_list
-from data.masks import boxes_to_mask, center_box, random_box, shrink_box
+from data.holes import DrawnHoles, SavedHoles
+from data.samples import Samples, saved_holes
 from tester import CHECKPOINT, Tester, find_checkpoint
-from utils.baselines import BASELINES
+from utils.attention_view import attention_picture, probe_picture
 from utils.config import TestConfig, load_config, run_folder
 from utils.device import set_device
 from utils.evaluation import (
@@ -36,6 +38,7 @@ from utils.evaluation import (
     Measurement,
     image_names,
     labelled,
+    pick_extremes,
     portable_command,
     portable_path,
     prepare_folder,
@@ -43,24 +46,31 @@ from utils.evaluation import (
     write_csv,
     write_text,
 )
-from utils.metrics import image_metrics
+from utils.measuring import SAVED, completions, draw_sheet, measure, save_images
+from utils.picture_files import LOSSY, fill_hole, fit_to_format, write_picture
+from utils.picture_holes import (
+    MULTIPLE,
+    enlarge,
+    fit_hole,
+    hole_remarks,
+    pad_to_multiple,
+    picture_remarks,
+    read_hole,
+    shrink,
+)
+from utils.picture_jobs import Job, Masks, plan_many, plan_one, probe_path, protect_originals
+from utils.picture_options import add_picture_options, check_picture_options
+from utils.pictures import PictureError, read_picture
 from utils.progress import show_progress, warn
-from utils.visualization import image_grid, write_image
+from utils.protocol import describe_crop, describe_holes
+from utils.run_ahead import run_ahead
+from utils.visualization import write_image
 
-HOLE_STREAM = 20  # second word of the seeds drawn here; training uses others
-PICTURES = 8  # photographs in results.png
+PICTURES = 20  # photographs in results.png: the first of the list, unselected
+EXTREMES = 4  # holes of each kind (best, median, worst) in extremes.png
 SHOWN_SKIPPED = 20  # skipped files named in test.txt
 
 HOW_TO_LIST = "; make one with: find FOLDER -name '*.jpg' | sort > LIST, or for the demonstration: make demo"
-
-
-class Photo(NamedTuple):
-    """A photograph to evaluate on, and its hole."""
-
-    index: int  # place in the list
-    name: str
-    truth: np.ndarray  # uint8 [H, W, 3]
-    hole: tuple[int, int, int, int]  # top, left, height, width
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,23 +79,25 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(description="Evaluate a trained model on a file list.", allow_abbrev=False)
+    description = "Evaluate a trained model on a file list, or complete pictures (--image, --mask, --output)."
+    parser = Parser(description=description, allow_abbrev=False)
     parser.add_argument("--config", default="configs/test.yaml", help="YAML file (default: %(default)s)")
     parser.add_argument("--checkpoint", default=CHECKPOINT, metavar="PATH", help="default: %(default)s")
     parser.add_argument("--count", type=int, default=TOTAL, help="evaluate the first COUNT photographs only")
     parser.add_argument("--baselines", action="store_true", help="fill the same holes by other methods, too")
-    parser.add_argument("--output", metavar="FOLDER", help="for results (default: the checkpoint's folder)")
-    parser.add_argument("--save-images", action="store_true", help="save every completed photograph as PNG")
+    parser.add_argument("--output", metavar="PATH", help="for results (default: the checkpoint's folder)")
+    parser.add_argument("--save-images", action="store_true", help="save results, originals and masks as PNG")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
     parser.add_argument("--seed", type=int, help="overrides the file's seed, which fixes random holes")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. protocol=random_box")
+    add_picture_options(parser)
     args = parser.parse_intermixed_args(argv)
     args.command = argv
     if args.seed is not None:
         args.overrides.append(f"seed={args.seed}")
     if args.count is not None and (type(args.count) is not int or args.count < 1):
         raise UserError(f"--count (or TOTAL in test.py) must be a whole number from 1, not {args.count}")
-    return args
+    return check_picture_options(args)
 
 
 def read_val_list(config: TestConfig) -> list[str]:
@@ -94,74 +106,6 @@ def read_val_list(config: TestConfig) -> list[str]:
     except DataError as error:
         missing = not os.path.exists(os.path.expanduser(config.val_data_path))
         raise DataError(f"val_data_path: {error}{HOW_TO_LIST if missing else ''}") from None
-
-
-def draw_hole(config: TestConfig, index: int) -> tuple[int, int, int, int]:
-    """The box of the hole in photograph `index` of the list; depends on nothing else."""
-    size = config.image_shape[:2]
-    if config.protocol == "center":
-        return center_box(size, config.mask_shape)
-    rng = np.random.default_rng([config.seed, HOLE_STREAM, index])
-    return shrink_box(random_box(size, config.mask_shape, config.margin, rng), config.max_delta_shape, rng)
-
-
-def describe_hole(config: TestConfig) -> str:
-    height, width = config.mask_shape
-    if config.protocol == "center":
-        return f"center: {height}x{width} pixels (height x width) in the middle"
-    return (
-        f"random_box: {height}x{width} pixels (height x width), less up to half of {config.max_delta_shape} "
-        f"on each side, margin {config.margin}, drawn from seed {config.seed} and the place in the list"
-    )
-
-
-def load_photos(
-    config: TestConfig, paths: list[str], names: list[str], skipped: dict[str, str]
-) -> Iterator[Photo]:
-    """The photographs in the list's order; those that cannot be used go to `skipped` with the reason."""
-    height, width = config.image_shape[:2]
-    for index, (path, name) in enumerate(zip(paths, names)):
-        try:
-            truth = center_crop(decode_image(path), height, width)
-        except ImageError as error:
-            warn(f"skipped {ImageError(path, error.reason)}")
-            skipped[name] = error.reason
-            continue
-        yield Photo(index, name, truth, draw_hole(config, index))
-
-
-def in_batches(photos: Iterator[Photo], size: int) -> Iterator[list[Photo]]:
-    while batch := list(itertools.islice(photos, size)):
-        yield batch
-
-
-def complete_by_all_methods(
-    tester: Tester, truths: np.ndarray, masks: np.ndarray, baselines: bool
-) -> list[dict[str, np.ndarray]]:
-    """Each image of a batch completed, by method; the model comes last."""
-    coarse, completed, _ = tester.complete(truths, masks)
-    results = []
-    for i, (truth, mask) in enumerate(zip(truths, masks)):
-        by_method = {}
-        if baselines:
-            by_method.update((name, fill(truth, mask)) for name, fill in BASELINES.items())
-            if not tester.model.coarse_only:
-                by_method["coarse"] = coarse[i]
-        results.append({**by_method, "model": completed[i]})
-    return results
-
-
-def file_name(photo: Photo) -> str:
-    stem = os.path.splitext(os.path.basename(photo.name))[0][:50]  # file systems allow 255 bytes in all
-    return f"{photo.index:06d}_{stem}.png"
-
-
-def picture_row(
-    shown: np.ndarray, results: dict[str, np.ndarray], truth: np.ndarray
-) -> dict[str, np.ndarray]:
-    """A row of results.png, by heading."""
-    row = {"input": shown, "telea": results.get("telea"), "completed": results["model"], "original": truth}
-    return {label: image for label, image in row.items() if image is not None}
 
 
 def describe(
@@ -177,7 +121,6 @@ def describe(
     model = tester.model
     width = f"{model.channels} channels" + (", coarse stage only" if model.coarse_only else "")
     seen = "zeros" if model.mask_type == "hole" else f"a mosaic of {model.mosaic_unit_size}-pixel blocks"
-    crop = "x".join(map(str, config.image_shape[:2]))
     used = len({row.index for row in measurements})
     methods = dict.fromkeys(row.method for row in measurements)
     reasons = [f"{name}: {reason}" for name, reason in skipped.items()]
@@ -191,9 +134,8 @@ def describe(
             "list": portable_path(config.val_data_path),
             "images": f"{used}: the first {used + len(skipped)} of {listed}, less {len(skipped)} skipped",
             "skipped": reasons,
-            "size": f"{crop} (height x width), the middle of the photograph at full resolution; a photograph "
-            "too small for that is first enlarged (bilinear)",
-            "hole": f"{describe_hole(config)}; the model sees {seen} in it",
+            "size": describe_crop(config),
+            "hole": f"{describe_holes(config)}; the model sees {seen} in it",
             "metrics": METRICS,
             "methods": [f"{name}: {METHODS[name]}" for name in methods],
             "versions": ", ".join(f"{name} {module.__version__}" for name, module in libraries.items()),
@@ -203,38 +145,54 @@ def describe(
     return f"{portable_command(['test.py', *args.command])}\n\n{protocol}"
 
 
+def find_holes(config: TestConfig, names: list[str]) -> DrawnHoles | SavedHoles:
+    size = config.image_shape[:2]
+    if config.protocol in ("mask_dir", "mask_list"):
+        return saved_holes(config.protocol, config.mask_path, names, config.holes_per_image, size)
+    boxes = config.mask_shape, config.margin, config.max_delta_shape
+    return DrawnHoles(config.protocol, size, *boxes, config.seed)
+
+
+def skipped_reasons(samples: Samples) -> dict[str, str]:
+    """Why each photograph that was left out, by its name; a bad mask is named in the reason."""
+    reasons = {}
+    for path, name, error in samples.skipped:
+        reasons[name] = error.reason if error.path == path else f"{portable_path(error.path)}: {error.reason}"
+    return reasons
+
+
 def evaluate(args: argparse.Namespace) -> None:
     config = load_config(args.config, TestConfig, args.overrides)
     paths = read_val_list(config)
     device = set_device(args.device)
+    chosen, names = paths[: args.count], image_names(paths)
+    holes = find_holes(config, names[: len(chosen)])
     tester = Tester(find_checkpoint(args.checkpoint, run_folder(config), warn))
     if tester.model.mask_type != config.mask_type:
         warn(f"the model was trained with mask_type {tester.model.mask_type} and is evaluated with it")
     output = args.output or os.path.dirname(tester.source) or "."
     prepare_folder(output)
-    if args.save_images:
-        prepare_folder(os.path.join(output, "images"))
+    for folder in SAVED if args.save_images else ():
+        prepare_folder(os.path.join(output, folder))
 
-    names = image_names(paths)
-    chosen = paths[: args.count]
-    measurements, pictures, skipped = [], [], {}
-    with show_progress(len(chosen), "image") as advance:
-        for batch in in_batches(load_photos(config, chosen, names, skipped), config.eval_batch_size):
-            truths = np.stack([photo.truth for photo in batch])
-            masks = boxes_to_mask([photo.hole for photo in batch], config.image_shape[:2])[:, 0]
-            results = complete_by_all_methods(tester, truths, masks, args.baselines)
-            if len(pictures) < PICTURES:
-                shown = tester.shown(truths, masks)
-                pictures += [picture_row(*row) for row in zip(shown, results, truths)]
-            for photo, mask, by_method in zip(batch, masks, results):
-                hole = " ".join(map(str, photo.hole))
-                for method, result in by_method.items():
-                    metrics = image_metrics(result, photo.truth, mask)
-                    area = float(mask.mean())
-                    measurements.append(Measurement(photo.index, photo.name, hole, area, method, metrics))
-                if args.save_images:
-                    write_image(os.path.join(output, "images", file_name(photo)), by_method["model"])
-            advance(len(batch))
+    measurements, pictures = [], []
+    size = config.image_shape[:2]
+    samples = Samples(chosen, names, holes, config.holes_per_image, size, config.eval_crop, warn)
+    # Sums over a batch are grouped by its size, which moves outputs by 1e-6 and now and then a level of the
+    # result by one. A CPU gains nothing from batches, and its figures do not depend on them at all.
+    batch_size = 1 if device == "cpu" else config.eval_batch_size
+    complete = functools.partial(completions, tester, batch_size=batch_size, baselines=args.baselines)
+    total, unit = len(chosen) * config.holes_per_image, "image" if config.holes_per_image == 1 else "hole"
+    with show_progress(total, unit) as advance:
+        calls = (functools.partial(measure, call) for call in complete(samples))
+        for picture, measured in run_ahead(calls, config.num_workers):
+            measurements += measured
+            if len(pictures) < PICTURES and picture.sample.number == 0:
+                pictures.append(picture)
+            if args.save_images:
+                save_images(output, picture, config.holes_per_image)
+            advance(1)
+    skipped = skipped_reasons(samples)
     if not measurements:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(chosen)} images can be used, e.g. {ImageError(name, reason)}")
@@ -243,15 +201,103 @@ def evaluate(args: argparse.Namespace) -> None:
     summary = f"{protocol}\n\n{results_text(measurements)}\n"
     write_text(os.path.join(output, "test.txt"), summary)
     write_csv(os.path.join(output, "test.csv"), measurements)
-    grid = image_grid([list(row.values()) for row in pictures[:PICTURES]], list(pictures[0]))
-    write_image(os.path.join(output, "results.png"), grid)
-    print(f"{summary}\nresults.png, test.csv and test.txt are in {output}")
+    blocks = 1 if len(pictures) <= PICTURES // 2 else 2
+    sheet = draw_sheet(pictures, measurements, [""] * len(pictures), blocks)
+    write_image(os.path.join(output, "results.png"), sheet)
+    # Done once more for the few that are shown, since nobody can know before which they will be.
+    extremes = pick_extremes(measurements, EXTREMES)
+    again = [samples.load(row.index, row.hole_number) for _, row in extremes]
+    pictures = [call() for call in complete(again)]
+    sheet = draw_sheet(pictures, measurements, [kind for kind, _ in extremes], blocks=1)
+    write_image(os.path.join(output, "extremes.png"), sheet)
+    print(f"{summary}\nresults.png, extremes.png, test.csv and test.txt are in {output}")
+
+
+def plan_pictures(args: argparse.Namespace) -> tuple[list[Job], Masks]:
+    if not os.path.exists(args.mask):
+        raise PictureError(f"--mask {args.mask}: no such file or folder")
+    masks = Masks(args.mask, read_file_list(args.mask) if os.path.isdir(args.mask) else ())
+    if os.path.isfile(args.image):
+        return [plan_one(args.image, args.output, args.attention)], masks
+    if not os.path.isdir(args.image) and not any(sign in args.image for sign in "*?["):
+        raise PictureError(f"--image {args.image}: no such picture or folder")
+    images = read_file_list(args.image)
+    return plan_many(args.image, images, args.output, args.attention), masks
+
+
+def complete_pictures(args: argparse.Namespace) -> None:
+    """--image, --mask, --output: what cannot be completed is named, and the rest goes on."""
+    jobs, masks = plan_pictures(args)
+    single = os.path.isfile(args.image)
+    set_device(args.device)
+    folder = run_folder(load_config(args.config, TestConfig, args.overrides)) if args.checkpoint == "latest" else ""
+    tester = Tester(find_checkpoint(args.checkpoint, folder, warn))
+    if args.attention and tester.model.coarse_only:
+        raise UserError(f"--attention: {tester.source} has no attention, since only its coarse stage was trained")
+    failed = []
+    with show_progress(len(jobs), "picture") as advance:
+        for job in jobs:
+            try:
+                complete_picture(args, tester, job, masks.find(job))
+            except (ImageError, PictureError) as error:
+                if single:
+                    raise
+                failed.append(job.image)
+                warn(f"skipped {error}")
+            advance(1)
+    if failed:
+        some = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
+        raise PictureError(f"{len(failed)} of {len(jobs)} pictures were not completed: {some}; the warnings say why")
+    print(f"{len(jobs)} picture{'s' * (len(jobs) != 1)} completed: {jobs[0].output if single else args.output}")
+
+
+def complete_picture(args: argparse.Namespace, tester: Tester, job: Job, mask_path: str) -> None:
+    """One picture from file to file. Raises ImageError, PictureError, OutputError."""
+    protect_originals(job, mask_path)
+    for path in filter(None, (job.output, job.attention)):
+        prepare_folder(os.path.dirname(path) or ".")
+    rgb = decode_image(job.image)
+    picture = fit_to_format(read_picture(job.image, rgb), rgb, job.output)
+    mask_rgb = decode_image(mask_path)
+    hole = read_hole(read_picture(mask_path, mask_rgb), mask_rgb, args.invert_mask)
+    hole = fit_hole(hole, rgb.shape[:2], args.resize_mask, mask_path, job.image)
+    if args.probe and not all(place < side for place, side in zip(args.probe, hole.shape[::-1])):
+        raise PictureError(f"{job.image}: --probe {args.probe} is outside of the picture")
+    try:
+        small, small_hole = shrink(rgb, hole, args.max_side)
+    except ValueError as error:
+        raise PictureError(f"{job.image}: --max-side {args.max_side}: {error}; choose a larger one") from None
+    remarks = picture_remarks(picture, hole)
+    remarks += hole_remarks(small_hole, tester.model.box_size, tester.model.image_size)
+    if job.output.lower().endswith(LOSSY):
+        remarks.append("JPEG changes known pixels; .png keeps them")
+    for remark in remarks:
+        warn(f"{job.image}: {remark}")
+
+    image, mask = pad_to_multiple(small, small_hole)
+    height, width = small_hole.shape
+    try:
+        _, completed, offsets = tester.complete(image[None], mask[None])
+    except MemoryError:
+        raise PictureError(f"{job.image}: {width}x{height} pixels need more memory; use --max-side") from None
+    completed = completed[0, :height, :width]
+    write_picture(job.output, fill_hole(picture, enlarge(completed, hole.shape), hole))
+    if job.attention:
+        cells = offsets[0, :, : -(-height // MULTIPLE), : -(-width // MULTIPLE)]
+        write_image(job.attention, attention_picture(cells, (height, width), MULTIPLE, small_hole))
+    if args.probe:
+        scale = height / hole.shape[0], width / hole.shape[1]
+        row, column = (int(place * by) // MULTIPLE for place, by in zip(args.probe[::-1], scale))
+        weights = tester.attention_at(image[None], mask[None], row, column)[0]
+        shown = probe_picture(completed, weights, MULTIPLE, (row, column))
+        write_image(probe_path(job.attention), shown)
 
 
 def main(argv: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     with friendly_errors(DataError):
-        evaluate(parse_arguments(sys.argv[1:] if argv is None else argv))
+        args = parse_arguments(sys.argv[1:] if argv is None else argv)
+        evaluate(args) if args.image is None else complete_pictures(args)
     return 0
 
 

@@ -39,6 +39,8 @@ class Model:
     mask_type: str  # "hole" or "mosaic": what it was shown in the hole
     mosaic_unit_size: int  # pixels
     coarse_only: bool  # the refinement stage was not trained
+    image_size: tuple[int, int] | None = None  # height and width that it was trained at, where it is known
+    box_size: tuple[int, int] | None = None  # and of the boxes around its holes
 
 
 class Tester:
@@ -94,6 +96,24 @@ class Tester:
         )
 
     @paddle.no_grad()
+    def attention_at(self, images: np.ndarray, masks: np.ndarray, row: int, column: int) -> np.ndarray:
+        """Where one place copies from: its attention weights, float32 [N, H/8, W/8] from 0 to 1.
+
+        images, masks: as for `complete`, which this repeats up to the attention. row, column: of the place, in
+        units of 8 pixels. Raises ValueError for a place outside, or a model that has no attention.
+        """
+        if self.model.coarse_only:
+            raise ValueError("a model with no more than a coarse stage has no attention")
+        attention = self.network.fine_generator.contextual_attention
+        seen = []
+        hook = attention.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs))
+        try:
+            self.network(*self._hide(images, masks))
+        finally:
+            hook.remove()
+        return attention.weights_at(*seen[0], row, column).numpy()
+
+    @paddle.no_grad()
     def shown(self, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """What the generator gets to see, uint8 [N, H, W, 3]: the hole is mid-grey (zero), or a mosaic."""
         return self._levels(self._hide(images, masks)[0])
@@ -146,6 +166,8 @@ def read_model(meta: Mapping[str, Any], source: str) -> Model:
         mask_type=meta.get("mask_type"),
         mosaic_unit_size=meta.get("mosaic_unit_size"),
         coarse_only=meta.get("coarse_only"),
+        image_size=_size(architecture.get("image_size")),
+        box_size=_size(architecture.get("box_size")),
     )
     even = _is_whole(model.channels, 2, MAX_CHANNELS) and model.channels % 2 == 0
     for key, value, good, wanted in (
@@ -160,6 +182,12 @@ def read_model(meta: Mapping[str, Any], source: str) -> Model:
             found = "missing" if value is None else repr(value)[:40]
             raise CheckpointError(f"{source}: {key} in its meta must be {wanted}, but is {found}")
     return model
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """Two whole numbers of a meta, or None for anything else: they only serve for advice."""
+    good = isinstance(value, list) and len(value) == 2 and all(_is_whole(side, 1, 10**6) for side in value)
+    return tuple(value) if good else None
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:

@@ -20,13 +20,14 @@ def one_line(path: object) -> str:
     return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
-def read_file_list(source: str, root: str = "") -> list[str]:
+def read_file_list(source: str, root: str = "", keep_repeats: bool = False) -> list[str]:
     """Paths of the images that `source` stands for; every one of them exists.
 
     source: one of
         a text file: one path a line, UTF-8 (other bytes are kept as they are); blank lines and lines that
             start with # are ignored (write ./#name for such a file), white space at both ends too; a path
-            that comes again is dropped; relative paths start at `root`, or at the list's own folder;
+            that comes again is dropped, unless keep_repeats is set; relative paths start at `root`, or at
+            the list's own folder;
         a folder: all images below it by suffix, sorted; hidden names are ignored, links to folders are
             followed, and no folder is visited twice;
         a glob pattern, `**` for any depth: the images by suffix that match, sorted, as for a folder.
@@ -44,6 +45,7 @@ def read_file_list(source: str, root: str = "") -> list[str]:
         advice = f"no images ({' '.join(IMAGE_SUFFIXES)}) below the folder {one_line(source)}"
     elif os.path.exists(source):
         paths = _read_text_list(source, root)
+        paths = paths if keep_repeats else list(dict.fromkeys(paths))
         advice = f"the file list {one_line(source)} is empty; write one image path a line"
     elif any(sign in source for sign in "*?["):
         paths = sorted(path for path in _glob(source) if _is_image_name(path) and not os.path.isdir(path))
@@ -72,15 +74,15 @@ def _read_text_list(source: str, root: str) -> list[str]:
     # surrogateescape keeps bytes that are not UTF-8, so that files with such names are still found.
     text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     base = root or os.path.dirname(source)
-    paths = {}
+    paths = []
     for line in text.replace("\r", "\n").split("\n"):
         line = line.strip(" \t")
         if line and not line.startswith("#"):
             # ".." stays: behind a link to a folder it means another place than the text says.
             if ("./" in line or "//" in line) and ".." not in line:
                 line = os.path.normpath(line)
-            paths[os.path.join(base, line)] = None
-    return list(paths)
+            paths.append(os.path.join(base, line))
+    return paths
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -172,7 +172,7 @@ def test_takes_the_generator_out_of_a_training_run(tmp_path: Path, dialect: str)
     path = str(tmp_path / "checkpoint.npz")
     save_checkpoint(path, arrays, tiny_checkpoint.meta(architecture=architecture, config_digest="ab"))
     model = tester.Tester(path)
-    assert model.model == tester.Model(4, dialect, 7, "hole", 12, False)
+    assert model.model == tester.Model(4, dialect, 7, "hole", 12, False, None, (16, 16))
     assert model.network.fine_generator.dialect == dialect
     loaded = model.network.state_dict()["fine_generator.allconv17.conv.weight"].numpy()
     np.testing.assert_array_equal(loaded, arrays["generator/fine_generator.allconv17.conv.weight"])
@@ -239,3 +239,27 @@ def test_a_named_checkpoint_needs_no_run(tmp_path: Path) -> None:
 def test_without_a_checkpoint_it_says_what_to_do(tmp_path: Path, folder: str) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint: train first .* name a checkpoint with"):
         tester.find_checkpoint("latest", str(tmp_path / folder), pytest.fail)
+
+
+def test_attention_of_one_place_agrees_with_the_offsets(model: tester.Tester) -> None:
+    images, masks = some_images(1), some_masks(1)
+    _, before, offsets = model.complete(images, masks)
+    for row, column in ((1, 1), (3, 4), (0, 0)):
+        weights = model.attention_at(images, masks, row, column)
+        assert weights.shape == (1, 4, 5)
+        assert weights.min() >= 0 and weights.sum() <= 1 + 1e-5
+        best = np.unravel_index(weights[0].argmax(), (4, 5))
+        assert tuple(offsets[0, :, row, column] + (row, column)) == best
+    np.testing.assert_array_equal(model.complete(images, masks)[1], before)  # the look leaves nothing behind
+
+
+def test_a_coarse_model_has_no_attention_to_look_at(tmp_path: Path) -> None:
+    coarse = tester.Tester(tiny_checkpoint.write(tmp_path, coarse_only=True))
+    with pytest.raises(ValueError, match="has no attention"):
+        coarse.attention_at(some_images(1), some_masks(1), 0, 0)
+
+
+@pytest.mark.parametrize("size", [None, 3, [1], ["a", 2], [0, 4], [1.5, 4]])
+def test_sizes_in_a_meta_that_mean_nothing_are_unknown(tmp_path: Path, size) -> None:
+    architecture = {"generator_channels": 4, "dialect": "tf1", "box_size": size}
+    assert tester.Tester(tiny_checkpoint.write(tmp_path, architecture=architecture)).model.box_size is None

@@ -45,6 +45,12 @@ __all__ = [
     "to_yaml",
 ]
 
+BOX_PROTOCOLS = ("center", "random_box")
+MASK_PROTOCOLS = ("mask_dir", "mask_list")
+FREEFORM_PROTOCOLS = ("freeform-thin", "freeform-medium", "freeform-thick")
+PROTOCOLS = (*BOX_PROTOCOLS, *MASK_PROTOCOLS, *FREEFORM_PROTOCOLS)
+"""Where the holes of an evaluation come from."""
+
 MAX_SIDE = 4096
 MAX_COUNT = 10**9
 MAX_BATCH_PIXELS = 1 << 30  # 12 GiB as float32 RGB
@@ -52,7 +58,7 @@ MAX_BATCH_PIXELS = 1 << 30  # 12 GiB as float32 RGB
 # Keys that change what a run writes or how long it takes, not what a step computes: left out of the digest.
 _BOOKKEEPING = frozenset(
     ("resume", "num_workers", "niter", "print_iter", "viz_iter", "viz_max_out", "snapshot_save_iter")
-    + ("keep_checkpoints", "max_bad_images", "cache_megabytes", "eval_batch_size")
+    + ("keep_checkpoints", "keep_every_iter", "max_rollbacks", "max_bad_images", "cache_megabytes", "eval_batch_size")
 )
 
 def _setting(default: Any, check: Check) -> Any:
@@ -103,6 +109,16 @@ def _even(check: Check) -> Check:
     return checked
 
 
+def _crop(value: Any) -> str | tuple[int, int]:
+    if value in ("center", "fit", "stretch"):
+        return value
+    try:
+        return several(2, integer(8, MAX_SIDE))(value)
+    except ValueError:
+        wanted = f"center, fit, stretch or [height, width] with sides from 8 to {MAX_SIDE}"
+        raise ValueError(f"must be {wanted}, not {shown(value)}") from None
+
+
 @dataclass(frozen=True)
 class GeneratorConfig(_Checked):
     """netG: colour channels of the image, and channels of the first layer (the paper: 32)."""
@@ -142,6 +158,9 @@ class _CommonConfig(_Checked):
             raise ConfigError(f"image_shape: height and width must be divisible by 8, not {height} x {width}")
         if channels != 3:
             raise ConfigError(f"image_shape: the third value is the number of channels, 3, not {channels}")
+        self._check_boxes()
+
+    def _check_boxes(self) -> None:
         for axis, side in enumerate(("height", "width")):
             image, mask = self.image_shape[axis], self.mask_shape[axis]
             margin, delta = self.margin[axis], self.max_delta_shape[axis]
@@ -180,6 +199,8 @@ class TrainConfig(_CommonConfig):
     viz_max_out: int = _setting(16, integer(1, 256))
     snapshot_save_iter: int = _setting(5000, integer(1, MAX_COUNT))
     keep_checkpoints: int = _setting(3, integer(1, 100_000))
+    keep_every_iter: int = _setting(0, integer(0, MAX_COUNT))
+    max_rollbacks: int = _setting(0, integer(0, 1000))
     coarse_l1_alpha: float = _setting(1.2, number(0, 1e6))
     l1_loss_alpha: float = _setting(1.2, number(0, 1e6))
     ae_loss_alpha: float = _setting(1.2, number(0, 1e6))
@@ -203,6 +224,11 @@ class TrainConfig(_CommonConfig):
             raise ConfigError(f"batch_size and image_shape: {sizes} is more than 2^30 pixels a batch")
         if self.scale_range[0] > self.scale_range[1]:
             raise ConfigError("scale_range: the first value must not be larger than the second")
+        if self.keep_every_iter % self.snapshot_save_iter:
+            raise ConfigError(
+                f"keep_every_iter must be 0 or a multiple of snapshot_save_iter: {self.keep_every_iter} is "
+                f"not one of {self.snapshot_save_iter}"
+            )
         if self.pretrain_coarse_network and self.gan_with_mask:
             raise ConfigError("gan_with_mask needs the critics, which pretrain_coarse_network leaves out")
 
@@ -214,8 +240,23 @@ class TestConfig(_CommonConfig):
     __test__ = False  # not a test class, in spite of its name
 
     max_delta_shape: tuple[int, int] = _setting((0, 0), several(2, integer(0, MAX_SIDE)))
-    protocol: str = _setting("center", choice("center", "random_box"))
+    protocol: str = _setting("center", choice(*PROTOCOLS))
+    mask_path: str = _setting("", text)
+    holes_per_image: int = _setting(1, integer(1, 1000))
+    eval_crop: str | tuple[int, int] = _setting("center", _crop)
     eval_batch_size: int = _setting(1, integer(1, 4096))
+    num_workers: int = _setting(2, integer(0, 256))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.protocol in MASK_PROTOCOLS and not self.mask_path:
+            raise ConfigError(f"protocol {self.protocol} needs mask_path: name the masks")
+        if self.protocol == "center" and self.holes_per_image > 1:
+            raise ConfigError("holes_per_image must be 1 with protocol center, which has one hole for all")
+
+    def _check_boxes(self) -> None:
+        if self.protocol in BOX_PROTOCOLS:
+            super()._check_boxes()
 
 
 Config = TypeVar("Config", TrainConfig, TestConfig)

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from utils.baselines import INPAINT_RADIUS, RING_WIDTH
+from utils.baselines import BASELINES, INPAINT_RADIUS, RING_WIDTH
 from utils.metrics import SSIM_PARAMETERS, Summary, summarize
 from utils.visualization import OutputError
 
@@ -53,9 +53,10 @@ METHODS = {
 class Measurement(NamedTuple):
     """The figures of one method on one image."""
 
-    index: int  # place in the file list, from 0; with the seed it decides the hole
+    index: int  # place in the file list, from 0; with the seed and hole_number it decides the hole
     image: str
-    hole: str  # which hole, in the terms of the protocol; a box: "top left height width" in pixels
+    hole_number: int  # from 0; 0 where each image has one hole
+    hole: str  # a box: "top left height width" in pixels; a saved mask: its file; free form: a checksum
     hole_area: float  # fraction of the image
     method: str
     metrics: dict[str, float]  # of utils.metrics.image_metrics
@@ -96,23 +97,33 @@ def results_text(measurements: Sequence[Measurement]) -> str:
 
     The model is the last method; with no other there are no differences.
     """
-    by_method: dict[str, list[dict[str, float]]] = {}
-    for row in measurements:
-        by_method.setdefault(row.method, []).append(row.metrics)
-    summaries = {method: summarize(rows) for method, rows in by_method.items()}
-    count = len(next(iter(by_method.values())))
+    by_method = _by_method(measurements)
+    images = [row.index for row in next(iter(by_method.values()))]
+    metrics = {method: [row.metrics for row in rows] for method, rows in by_method.items()}
+    summaries = {method: summarize(rows, images) for method, rows in metrics.items()}
+    count, holes = len(set(images)), len(images)
+    counted = f"{count} image{'s' * (count != 1)}"
+    if holes != count:
+        counted += f" with {holes} holes, standard errors over images"
     lines = []
     for prefix, region in REGIONS.items():
-        title = f"Mean {region}, {count} image{'s' * (count != 1)} (below it the standard error)"
+        title = f"Mean {region}, {counted} (below it the standard error)"
         lines += [title, *_table(summaries, prefix, tuple(COLUMNS)), ""]
     *others, model = by_method
-    if others:
-        paired = {f"- {other}": paired_difference(by_method[model], by_method[other]) for other in others}
+    paired = {other: paired_difference(metrics[model], metrics[other], images) for other in others}
+    for prefix, region in REGIONS.items() if others else ():
+        title = f"The {model} less another method {region}, mean by image (below it the standard error)"
+        rows = {f"- {other}": difference for other, difference in paired.items()}
+        lines += [title, *_table(rows, prefix, PAIRED, signed=True), ""]
+    best = best_baseline(measurements)
+    if best:
+        lines.append(f"Best baseline, by the largest mean PSNR in the hole: {best}. The {model} less {best}:")
         for prefix, region in REGIONS.items():
-            title = f"The {model} less another method {region}, mean by image (below it the standard error)"
-            lines += [title, *_table(paired, prefix, PAIRED, signed=True), ""]
+            for metric in ("psnr", "ssim"):
+                lines.append(f"{region + ':':<20}{_against_error(metric, paired[best][prefix + metric])}")
+        lines.append("")
     lines += [
-        f"{method} {metric}: {value.excluded} of {count} images left out, infinite or undefined there"
+        f"{method} {metric}: {value.excluded} of {holes} holes left out, infinite or undefined there"
         for method, summary in summaries.items()
         for metric, value in summary.items()
         if value.excluded
@@ -120,19 +131,68 @@ def results_text(measurements: Sequence[Measurement]) -> str:
     return "\n".join(lines).rstrip("\n")
 
 
-def paired_difference(
-    ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]]
-) -> dict[str, Summary]:
-    """Mean and standard error of ours minus theirs, image by image, for every metric.
+def best_baseline(measurements: Sequence[Measurement]) -> str | None:
+    """The classical method with the largest mean PSNR in the hole, or None if there is no such method."""
+    psnrs = {}
+    for method, rows in _by_method(measurements).items():
+        if method in BASELINES:
+            psnrs[method] = summarize([row.metrics for row in rows], [row.index for row in rows])["hole_psnr"]
+    finite = {method: psnr.mean for method, psnr in psnrs.items() if math.isfinite(psnr.mean)}
+    return max(finite, key=finite.get, default=None)
 
-    Images where a metric is infinite or undefined for either are left out of it and counted as excluded.
+
+def pick_extremes(measurements: Sequence[Measurement], each: int) -> list[tuple[str, Measurement]]:
+    """The model's holes of highest, middle and lowest PSNR in the hole, up to `each` of every kind.
+
+    Returns ("best" | "median" | "worst", measurement), from best to worst, none twice. The model is the last
+    method. Holes whose PSNR is undefined are passed over.
+    """
+    model = measurements[-1].method
+    ranked = [row for row in measurements if row.method == model and not math.isnan(row.metrics["hole_psnr"])]
+    ranked.sort(key=lambda row: -row.metrics["hole_psnr"])  # stable: by place in the list where they are equal
+    each = min(each, max(1, len(ranked) // 3))
+    middle = (len(ranked) - each) // 2
+    places = {
+        **dict.fromkeys(range(middle, middle + each), "median"),
+        **dict.fromkeys(range(len(ranked) - each, len(ranked)), "worst"),
+        **dict.fromkeys(range(each), "best"),
+    }
+    return [(places[place], ranked[place]) for place in sorted(places) if 0 <= place < len(ranked)]
+
+
+def paired_difference(
+    ours: Sequence[Mapping[str, float]],
+    theirs: Sequence[Mapping[str, float]],
+    images: Sequence[int] | None = None,
+) -> dict[str, Summary]:
+    """Mean and standard error of ours minus theirs, hole by hole, for every metric.
+
+    images: the image of each row, see `utils.metrics.summarize`. Holes where a metric is infinite or undefined
+    for either are left out of it and counted as excluded.
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} images cannot be paired with {len(theirs)}")
     # The suffix keeps summarize from taking a difference of l2 for an l2 and giving the PSNR of its mean.
     suffix = "_difference"
     rows = [{f"{name}{suffix}": a[name] - b[name] for name in a} for a, b in zip(ours, theirs)]
-    return {name[: -len(suffix)]: value for name, value in summarize(rows).items()}
+    return {name[: -len(suffix)]: value for name, value in summarize(rows, images).items()}
+
+
+def _by_method(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    by_method: dict[str, list[Measurement]] = {}
+    for row in measurements:
+        by_method.setdefault(row.method, []).append(row)
+    return by_method
+
+
+def _against_error(metric: str, difference: Summary) -> str:
+    """One difference in words: "PSNR +2.000, standard error 1.000 (+2.0 of them)"."""
+    heading, decimals = COLUMNS[metric]
+    mean, error = difference.mean, difference.standard_error
+    text = f"{heading} {_figure(mean, decimals, signed=True).strip()}"
+    if not math.isnan(error):
+        text += f", standard error {error:.{decimals}f}"
+    return f"{text} ({mean / error:+.1f} of them)" if error > 0 else text
 
 
 def _table(

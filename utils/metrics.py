@@ -26,7 +26,7 @@ class Summary(NamedTuple):
     mean: float
     standard_error: float  # of the mean: sample standard deviation / sqrt(count); NaN for a single image
     count: int  # images that the mean is over
-    excluded: int  # images left out because the metric is infinite or undefined there
+    excluded: int  # rows left out because the metric is infinite or undefined there
 
 
 def image_metrics(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> dict[str, float]:
@@ -72,24 +72,36 @@ def image_metrics(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None
     return metrics
 
 
-def summarize(rows: Sequence[dict[str, float]]) -> dict[str, Summary]:
+def summarize(
+    rows: Sequence[dict[str, float]], images: Sequence[int] | None = None
+) -> dict[str, Summary]:
     """Mean and standard error of each metric over images.
+
+    With several holes an image, an image counts once, with the mean of its holes: holes of one photograph
+    resemble one another, and as if they were independent the standard error would come out too small.
 
     Infinite PSNRs (equal images) and undefined values are left out of their metric's mean and counted as
     `excluded`. Added: `psnr_of_mean` (and `hole_psnr_of_mean`), the PSNR in dB of the mean of `l2`, equal
     images included; its standard error is that of the mean of `l2` carried to dB to first order.
 
     Args:
-        rows: dicts of `image_metrics`, one an image, all with the same keys; keys whose values are not
+        rows: dicts of `image_metrics`, one a hole, all with the same keys; keys whose values are not
             numbers are not summarised.
+        images: the image that each row is of, as a number; None: each row has an image of its own.
 
     Raises:
-        ValueError: no rows.
+        ValueError: no rows, or not one image a row.
     """
     if not rows:
         raise ValueError("there are no images to summarise")
+    if images is None:
+        images = range(len(rows))
+    elif len(images) != len(rows):
+        raise ValueError(f"{len(rows)} rows cannot be of {len(images)} images")
+    _, group = np.unique(np.asarray(images), return_inverse=True)
     names = [name for name, value in rows[0].items() if isinstance(value, (int, float))]
-    summary = {name: _summarize_values(np.array([row[name] for row in rows], np.float64)) for name in names}
+    values = {name: np.array([row[name] for row in rows], np.float64) for name in names}
+    summary = {name: _summarize_values(values[name], group) for name in names}
     for prefix in ("", "hole_"):
         if f"{prefix}l2" in summary:
             summary[f"{prefix}psnr_of_mean"] = _psnr_of_mean(summary[f"{prefix}l2"])
@@ -135,12 +147,15 @@ def _psnr(l2: float) -> float:
     return math.inf if l2 == 0 else -10 * math.log10(l2)
 
 
-def _summarize_values(values: np.ndarray) -> Summary:
-    finite = values[np.isfinite(values)]
-    count, excluded = len(finite), len(values) - len(finite)
-    mean = float(finite.mean()) if count else math.nan
-    standard_error = float(finite.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
-    return Summary(mean, standard_error, count, excluded)
+def _summarize_values(values: np.ndarray, group: np.ndarray) -> Summary:
+    finite = np.isfinite(values)
+    holes = np.bincount(group[finite])
+    sums = np.bincount(group[finite], values[finite])
+    by_image = sums[holes > 0] / holes[holes > 0]
+    count = len(by_image)
+    mean = float(by_image.mean()) if count else math.nan
+    standard_error = float(by_image.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    return Summary(mean, standard_error, count, int((~finite).sum()))
 
 
 def _psnr_of_mean(l2: Summary) -> Summary:

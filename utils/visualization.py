@@ -131,9 +131,14 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         encoded = False
     if not encoded:
         raise OutputError(f"cannot write {path}: give it a suffix that names an image format, e.g. .png")
+    write_bytes(path, data.tobytes())
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a file whole. Raises OutputError: missing folder, no permission, full disk."""
     try:
         with open(path, "wb") as file:
-            file.write(data.tobytes())
+            file.write(data)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -37,6 +37,14 @@ def test_text_list_with_everything_odd(tmp_path):
             assert found == [*paths[:4], elsewhere, paths[4]]
 
 
+def test_repeated_lines_are_kept_on_request(tmp_path):
+    a, b = touch(tmp_path, "a.png", "b.png")
+    source = tmp_path / "masks.txt"
+    source.write_text("a.png\nb.png\n# a.png\na.png\n")
+    assert read_file_list(str(source), keep_repeats=True) == [a, b, a]
+    assert read_file_list(str(source)) == [a, b]
+
+
 def test_text_list_starts_at_the_root(tmp_path, monkeypatch):
     there, = touch(tmp_path / "photos", "a.jpg")
     source = tmp_path / "lists" / "l.txt"

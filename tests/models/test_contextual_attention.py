@@ -295,3 +295,39 @@ def test_refused_options(options, message):
 def test_odd_sides_are_refused():
     with pytest.raises(ValueError, match="must be even"):
         attend(np.zeros((1, 2, 6, 7), np.float32))
+
+
+@BOTH
+@pytest.mark.parametrize("fuse", [True, False])
+def test_weights_of_one_position_are_a_row_of_all_weights(dialect, fuse):
+    """Every position, two samples with masks of their own, other sizes on both sides; soft, so that all count."""
+    rng = np.random.default_rng(12)
+    f, b = random_features(rng, 2, 3, 8, 10), random_features(rng, 2, 3, 12, 6)
+    mask = box_mask(2, 12, 6, (0, 0, 4, 2), (6, 1, 3, 4))
+    layer = ContextualAttention(fuse=fuse, dialect=dialect, softmax_scale=1.0)
+    inputs = [paddle.to_tensor(array) for array in (f, b, mask)]
+    every = [oracle.attention_weights(f[n], b[n], mask[n], fuse, dialect, 1.0) for n in range(2)]
+    every = np.stack(every).reshape(2, 4, 5, 6, 3)
+    for row, column in np.ndindex(4, 5):
+        weights = layer.weights_at(*inputs, row, column)
+        assert weights.shape == [2, 6, 3]
+        assert weights.stop_gradient
+        assert np.abs(weights.numpy() - every[:, row, column]).max() <= 1e-6
+
+
+def test_weights_of_one_position_agree_with_the_offsets():
+    rng = np.random.default_rng(13)
+    f = paddle.to_tensor(random_features(rng, 1, 8, 16, 20))
+    mask = paddle.to_tensor(box_mask(1, 16, 20, (4, 4, 6, 8)))
+    layer = ContextualAttention()
+    _, offsets = layer(f, f, mask)
+    for row, column in ((3, 4), (0, 0), (7, 9)):
+        best = np.unravel_index(layer.weights_at(f, f, mask, row, column).numpy()[0].argmax(), (8, 10))
+        assert tuple(offsets[0, :, row, column].numpy() + (row, column)) == best
+
+
+@pytest.mark.parametrize("position", [(-1, 0), (4, 0), (0, 5)])
+def test_weights_of_a_position_outside(position):
+    f = paddle.ones([1, 3, 8, 10])
+    with pytest.raises(ValueError, match="is outside the foreground's 4x5"):
+        ContextualAttention().weights_at(f, f, None, *position)

@@ -135,7 +135,8 @@ def test_instances_are_frozen_and_always_checked():
         ("netG: {input_dim: 1}", "netG.input_dim must be a whole number from 3 to 3, not 1"),
         ("gradient_clip_value: 0", "gradient_clip_value must be a number above 0 and at most 1e+06, not 0"),
         ("resume: 3", "resume must be false, true, latest or a path, not 3"),
-        ("protocol: centre", "protocol must be one of center, random_box, not 'centre'"),
+        ("protocol: centre", "protocol must be one of center, random_box, mask_dir, mask_list, "
+         "freeform-thin, freeform-medium, freeform-thick, not 'centre'"),
         ("lr: 1\nlr: 1", "line 3: key 'lr' is given twice"),
         ("netG: {ngf: 8, ngf: 8}", "line 2: key 'ngf' is given twice"),
     ],

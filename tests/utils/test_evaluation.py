@@ -10,9 +10,11 @@ import pytest
 
 from utils.evaluation import (
     Measurement,
+    best_baseline,
     image_names,
     labelled,
     paired_difference,
+    pick_extremes,
     portable_command,
     portable_path,
     prepare_folder,
@@ -31,8 +33,8 @@ def figures(psnr: float = 20.0, l2: float = 0.01) -> dict[str, float]:
     return {**values, **{f"hole_{name}": value for name, value in values.items()}}
 
 
-def measurement(index: int, method: str, **values: float) -> Measurement:
-    return Measurement(index, f"{index}.png", "0 0 8 8", 0.25, method, figures(**values))
+def measurement(index: int, method: str, number: int = 0, **values: float) -> Measurement:
+    return Measurement(index, f"{index}.png", number, "0 0 8 8", 0.25, method, figures(**values))
 
 
 def test_paired_difference_by_hand() -> None:
@@ -75,6 +77,48 @@ def test_results_text_by_hand() -> None:
     # 21 - 20 and 25 - 22: 2, error 1
     assert lines[start + 2].split()[:4] == ["-", "telea", "+2.000", "+0.0000"]
     assert lines[start + 3].split()[0] == "1.000"
+    start = lines.index("Best baseline, by the largest mean PSNR in the hole: telea. The model less telea:")
+    assert lines[start + 1] == "in the hole:        PSNR +2.000, standard error 1.000 (+2.0 of them)"
+    assert lines[start + 2] == "in the hole:        SSIM +0.0000, standard error 0.0000"
+    assert lines[start + 3] == "on the full image:  PSNR +2.000, standard error 1.000 (+2.0 of them)"
+
+
+def test_several_holes_of_an_image_count_as_one() -> None:
+    """Holes of 20 and 22 in one image, 30 and 30 in the other: means 21 and 30, 25.5 with error 4.5."""
+    rows = [measurement(i, "model", k, psnr=psnr) for i, k, psnr in ((0, 0, 20.0), (0, 1, 22.0), (4, 0, 30.0))]
+    rows.append(measurement(4, "model", 1, psnr=30.0))
+    lines = results_text(rows).splitlines()
+    assert lines[0] == (
+        "Mean in the hole, 2 images with 4 holes, standard errors over images (below it the standard error)"
+    )
+    assert lines[2].split()[1] == "25.500"
+    assert lines[3].split()[0] == "4.500"
+
+
+def test_the_best_baseline_is_a_classical_one() -> None:
+    rows = [
+        measurement(0, "mean_color", psnr=20.0),
+        measurement(0, "telea", psnr=21.0),
+        measurement(0, "coarse", psnr=40.0),
+        measurement(0, "model", psnr=30.0),
+    ]
+    assert best_baseline(rows) == "telea"
+    assert best_baseline(rows[2:]) is None
+    assert "Best baseline" not in results_text(rows[2:])
+    text = results_text(rows)
+    assert "in the hole:        PSNR +9.000\n" in text  # one image has no standard error
+
+
+def test_extremes_by_hand() -> None:
+    psnrs = [13.0, 19.0, math.nan, 11.0, 17.0, 15.0, math.inf, 10.0]
+    rows = [measurement(i, method, psnr=psnr) for i, psnr in enumerate(psnrs) for method in ("telea", "model")]
+    picked = [(kind, row.index) for kind, row in pick_extremes(rows, 2)]
+    # by PSNR: 6 1 4 5 0 3 7; the middle two of seven start at the third
+    assert picked == [("best", 6), ("best", 1), ("median", 4), ("median", 5), ("worst", 3), ("worst", 7)]
+    assert all(row.method == "model" for _, row in pick_extremes(rows, 2))
+    assert [kind for kind, _ in pick_extremes(rows[:2], 4)] == ["best"]
+    assert [kind for kind, _ in pick_extremes(rows[:4], 4)] == ["best", "worst"]
+    assert pick_extremes(rows[4:6], 4) == []
 
 
 def test_one_method_and_one_image_have_no_differences_and_no_errors() -> None:
@@ -86,7 +130,7 @@ def test_one_method_and_one_image_have_no_differences_and_no_errors() -> None:
 
 def test_what_a_mean_leaves_out_is_said() -> None:
     text = results_text([measurement(0, "model", psnr=math.inf), measurement(1, "model")])
-    assert "model hole_psnr: 1 of 2 images left out, infinite or undefined there" in text
+    assert "model hole_psnr: 1 of 2 holes left out, infinite or undefined there" in text
 
 
 def test_the_columns_exist() -> None:
@@ -101,7 +145,7 @@ def test_csv_keeps_all_digits(tmp_path: Path) -> None:
     write_csv(str(path), rows)
     with open(path, encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert list(lines[0])[:5] == ["index", "image", "hole", "hole_area", "method"]
+    assert list(lines[0])[:6] == ["index", "image", "hole_number", "hole", "hole_area", "method"]
     assert float(lines[0]["psnr"]) == 0.1 + 0.2
     assert lines[1]["psnr"] == "inf"
     assert lines[1]["image"] == 'odd, "name"\n\\udce9.png'

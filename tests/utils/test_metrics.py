@@ -156,6 +156,15 @@ def test_summary_by_hand() -> None:
     assert summary["hole_psnr_of_mean"] == pytest.approx((10.0, 0.0, 2, 1))
 
 
+def test_summary_over_images_with_several_holes_by_hand() -> None:
+    """Images 7 (1 and 3), 2 (8) and 5 (all undefined): means 2 and 8, deviation sqrt(18), error 3."""
+    values, images = [1.0, 8.0, math.nan, 3.0, math.inf], [7, 2, 5, 7, 2]
+    summary = summarize([{"psnr": value} for value in values], images)
+    assert summary["psnr"] == pytest.approx((5.0, 3.0, 2, 2))
+    with pytest.raises(ValueError, match="5 rows cannot be of 4 images"):
+        summarize([{"psnr": value} for value in values], images[1:])
+
+
 def test_standard_error_in_decibels_is_the_slope_times_the_error() -> None:
     rows = [{"l2": 0.010}, {"l2": 0.012}]
     summary = summarize(rows)
