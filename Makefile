@@ -2,6 +2,8 @@
 #
 #   make demo     photographs, a short training, evaluation, a picture of results
 #   make test     the tests
+#   make bench    times the attention, training and inference beside plain forms of them, on an idle machine
+#   make test-faults   all fault tests (half an hour); writes the table docs/faults.md
 #   make lint     the style check
 #   make setup    only the set-up, which the others do by themselves
 #   make clean    removes the environment, the demonstration's photographs and caches; keeps checkpoints/
@@ -43,7 +45,7 @@ MORE := $(if $(filter 12,$(NEWEST)),setuptools)
 READY := $(VENV)/ready-$(SET)$(if $(PADDLE),-$(PADDLE))
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test bench test-faults lint setup clean
 
 # test.py ends by saying where the picture of results is.
 demo: setup
@@ -53,6 +55,13 @@ demo: setup
 
 test: setup
 	$(RUN) -m pytest
+
+# The acceptance rows; python tools/benchmark.py without options measures all batches and sizes, for hours.
+bench: setup
+	$(RUN) tools/benchmark.py --size 256 --batch 2
+
+test-faults: setup
+	FAULTS_TABLE=docs/faults.md $(RUN) -m pytest tests/faults -m ""
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import platform
-import signal
 import sys
 import time
 
@@ -25,22 +24,26 @@ from data.file_list import DataError, read_file_list  # noqa: E402
 from data.loader import TrainLoader  # noqa: E402
 from data.masks import boxes_to_mask, random_box, shrink_box  # noqa: E402
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer  # noqa: E402
-from utils.checkpoint import (  # noqa: E402
-    CheckpointError,
-    checkpoint_path,
-    latest_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-    rotate_checkpoints,
-    save_checkpoint,
-)
+from utils.checkpoint import latest_checkpoint, list_checkpoints, set_aside_newer  # noqa: E402
 from utils.config import TrainConfig, config_digest, load_config, run_folder, to_yaml  # noqa: E402
 from utils.device import set_device  # noqa: E402
-from utils.logger import TextLog, format_line  # noqa: E402
-from utils.training_state import restore_training, training_arrays  # noqa: E402
-from utils.visualization import image_grid, offsets_to_color, to_uint8, write_image  # noqa: E402
+from utils.logger import TextLog, format_line, show  # noqa: E402
+from utils.previews import Previews  # noqa: E402
+from utils.ranks import Ranks  # noqa: E402
+from utils.run_lock import RunLock  # noqa: E402
+from utils.run_state import (  # noqa: E402
+    Progress,
+    data_seed,
+    find_checkpoint,
+    list_digest,
+    restore_run,
+    save_run,
+    weights_digest,
+)
+from utils.stop_request import StopRequest  # noqa: E402
 
-# Second words of the seeds drawn here; the data streams use 0 to 3 (data/dataset.py, data/loader.py).
+# Second words of the seeds drawn here; the data streams use 0 to 3 (data/dataset.py, data/loader.py), and
+# utils/run_state.py 12.
 PENALTY_STREAM, PREVIEW_STREAM = 10, 11
 
 NO_PHOTOGRAPHS = """\
@@ -61,7 +64,7 @@ def parse_arguments(argv):
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, time one iteration, stop")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. batch_size=16 netG.ngf=16")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.resume and "=" in args.resume and not os.path.exists(args.resume):
         args.overrides.insert(0, args.resume)  # --resume key=value: the word after it was not meant for it
         args.resume = "latest"
@@ -72,7 +75,7 @@ def parse_arguments(argv):
     return args
 
 
-def build_trainer(config: TrainConfig) -> Trainer:
+def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
     paddle.seed(config.seed)  # the initial weights
     return Trainer(
         Architecture(
@@ -102,6 +105,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
             gradient_clip=config.gradient_clip_value if config.gradient_clip else None,
         ),
         rng=np.random.default_rng([config.seed, PENALTY_STREAM]),
+        ranks=ranks if ranks.size > 1 else None,
     )
 
 
@@ -114,11 +118,12 @@ def read_train_list(config: TrainConfig) -> list[str]:
         raise
 
 
-def build_loader(config: TrainConfig, paths: list[str], start: int, warn) -> TrainLoader:
+def build_loader(config: TrainConfig, paths: list[str], progress: Progress, ranks: Ranks, warn) -> TrainLoader:
+    seed = data_seed(config.seed, progress.rollbacks)
     dataset = PhotoDataset(
         paths,
         config.image_shape[:2],
-        seed=config.seed,
+        seed=seed,
         random_crop=config.random_crop,
         horizontal_flip=config.horizontal_flip,
         scale_range=config.scale_range,
@@ -131,135 +136,43 @@ def build_loader(config: TrainConfig, paths: list[str], start: int, warn) -> Tra
         margin=config.margin,
         max_delta=config.max_delta_shape,
         mask_batch_same=config.mask_batch_same,
-        seed=config.seed,
+        seed=seed,
         num_workers=config.num_workers,
-        start=start,
+        start=progress.position,
         max_bad_images=config.max_bad_images,
         warn=warn,
+        rank=ranks.rank,
+        ranks=ranks.size,
     )
 
 
-def find_checkpoint(config: TrainConfig, folder: str, warn) -> str | None:
-    """The checkpoint to go on from, or None for a new run, which must not run over an old one."""
-    if config.resume == "latest":
-        return latest_checkpoint(folder, warn)
-    if config.resume:
-        return config.resume
-    if list_checkpoints(folder):
-        raise CheckpointError(
-            f"{folder}: already holds a run; go on with --resume, or give the new one a name with expname=NAME"
-        )
-    return None
-
-
-def describe(config: TrainConfig, trainer: Trainer, meta: dict) -> dict:
-    """What a checkpoint says about itself; enough to build its networks without a configuration."""
-    architecture = trainer.architecture
-    return {
-        **meta,
-        "architecture": {**vars(architecture)},
-        "mask_type": config.mask_type,
-        "mosaic_unit_size": config.mosaic_unit_size,
-        "coarse_only": config.pretrain_coarse_network,
-        "config": to_yaml(config),
-        "config_digest": config_digest(config),
-        "paddle": paddle.__version__,
-    }
-
-
-def save(config: TrainConfig, trainer: Trainer, folder: str, iteration: int, position: int) -> str:
-    path = checkpoint_path(folder, iteration)
-    meta = {"iteration": iteration, "position": position, "rng": trainer.rng.bit_generator.state}
-    save_checkpoint(path, training_arrays(trainer), describe(config, trainer, meta))
-    rotate_checkpoints(folder, config.keep_checkpoints)
-    return path
-
-
-def restore(config: TrainConfig, trainer: Trainer, path: str, note) -> tuple[int, int]:
-    """Sets the trainer to a checkpoint; returns its iteration and the position of the data stream."""
-    arrays, meta = load_checkpoint(path)
-    try:
-        iteration, position, rng_state = int(meta["iteration"]), int(meta["position"]), meta["rng"]
-        trainer.rng.bit_generator.state = rng_state
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: holds no state of a training run: {error}") from None
-    for name in restore_training(trainer, arrays, path):
-        note(f"{name} is not in {path} and starts fresh")
-    if meta.get("config_digest") != config_digest(config):
-        note(f"the configuration differs from that of {path}: {changed_keys(meta.get('config'), to_yaml(config))}")
-    return iteration, position
-
-
-def changed_keys(before: str | None, now: str) -> str:
-    """The lines of a resolved configuration that are not in an earlier one."""
-    old = set((before or "").splitlines())
-    return "; ".join(line for line in now.splitlines() if line not in old) or "(unknown)"
-
-
-class Previews:
-    """Grids of fixed photographs with fixed holes: input, coarse, completed, original, attention."""
-
-    def __init__(self, config: TrainConfig, paths: list[str], folder: str):
-        height, width = config.image_shape[:2]
-        rng = np.random.default_rng([config.seed, PREVIEW_STREAM])
-        images = []
-        for path in paths:
-            with contextlib.suppress(ImageError):  # evaluation and training name bad files; here the next one does
-                images.append(center_crop(decode_image(path), height, width))
-            if len(images) == config.viz_max_out:
-                break
-        holes = [
-            shrink_box(
-                random_box((height, width), config.mask_shape, config.margin, rng), config.max_delta_shape, rng
-            )
-            for _ in images
-        ]
-        self.folder = folder
-        os.makedirs(folder, exist_ok=True)
-        self.images = images
-        self.masks = boxes_to_mask(holes, (height, width)) if images else None
-
-    def write(self, trainer: Trainer, iteration: int):
-        rows = []
-        for i, original in enumerate(self.images):
-            image = np.float32(original.transpose(2, 0, 1)[None]) / 127.5 - 1
-            hidden, coarse, completed, offsets = trainer.complete(image, self.masks[i : i + 1])
-            row = [to_uint8(x[0].transpose(1, 2, 0)) for x in (hidden, coarse, completed)] + [original]
-            if offsets is not None:
-                row.append(np.kron(offsets_to_color(offsets[0]), np.ones((8, 8, 1), np.uint8)))
-            rows.append(row)
-        if rows:
-            labels = ("input", "coarse", "completed", "original", "attention")[: len(rows[0])]
-            write_image(os.path.join(self.folder, f"preview_{iteration:08d}.png"), image_grid(rows, labels))
-
-
-class StopRequest:
-    """Ctrl-C and SIGTERM ask for a stop after the iteration under way; a second Ctrl-C stops at once."""
-
-    def __init__(self):
-        self.signal = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number, _frame):
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-
-    @property
-    def exit_code(self):
-        return 128 + self.signal
+def fixed_photographs(config: TrainConfig, paths: list[str]) -> tuple[list, np.ndarray | None]:
+    """The first photographs that can be read and a hole for each: uint8 [H,W,3] each, float32 [n,1,H,W]."""
+    height, width = config.image_shape[:2]
+    rng = np.random.default_rng([config.seed, PREVIEW_STREAM])
+    images = []
+    for path in paths:
+        with contextlib.suppress(ImageError):  # evaluation and training name bad files; here the next one does
+            images.append(center_crop(decode_image(path), height, width))
+        if len(images) == config.viz_max_out:
+            break
+    holes = [
+        shrink_box(random_box((height, width), config.mask_shape, config.margin, rng), config.max_delta_shape, rng)
+        for _ in images
+    ]
+    return images, boxes_to_mask(holes, (height, width)) if images else None
 
 
 def dry_run(config: TrainConfig, paths: list[str], device: str):
     """Shows the resolved configuration, the networks' sizes and the time of an iteration; writes nothing."""
-    trainer = build_trainer(config)
+    ranks = Ranks()
+    trainer = build_trainer(config, ranks)
     print(to_yaml(config), end="")
     print(f"device: {device}; PaddlePaddle {paddle.__version__}")
     print(f"photographs: {len(paths)} in {config.train_data_path}")
     for name, network in trainer.networks().items():
         print(f"{name}: {sum(p.size for p in network.parameters()):,} parameters")
-    with build_loader(config, paths, start=0, warn=tqdm.write) as batches:
+    with build_loader(config, paths, Progress(), ranks, warn=tqdm.write) as batches:
         for label in ("first", "second"):
             started = time.perf_counter()
             scalars, count = train_iteration(config, trainer, batches)
@@ -274,63 +187,154 @@ def train_iteration(config: TrainConfig, trainer: Trainer, batches: TrainLoader)
     if trainer.objective.adversarial:
         for _ in range(config.n_critic):
             scalars.update(trainer.train_critics(next(batches)))
+        # by how much the critics score real above completed; one that grows without end is a run going astray
+        scalars["critic_gap"] = -scalars["wgan_d"]
     scalars.update(trainer.train_generator(next(batches)))
     return scalars, batches.position - before
 
 
-def train(config: TrainConfig, paths: list[str], device: str) -> int:
-    folder = run_folder(config)
-    source = find_checkpoint(config, folder, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
-    trainer = build_trainer(config)
-    notes = []
-    start, position = restore(config, trainer, source, notes.append) if source else (0, 0)
-    if start >= config.niter:
-        raise UserError(f"{source} is at iteration {start} and niter is {config.niter}: nothing to do")
+class Run:
+    """A run's folder and what this process does in it: rank 0 logs and saves, the others only train."""
 
-    log = TextLog(os.path.join(folder, "train.txt"), resume_at=start)
-    with log, build_loader(config, paths, position, warn=log.write) as batches:
-        stop = StopRequest()
-        log.write(f"# {'resumed from ' + source if source else 'new run'}; seed {config.seed}; {device}; "
-                  f"PaddlePaddle {paddle.__version__}; NumPy {np.__version__}; Python {platform.python_version()}; "
-                  f"{len(paths)} photographs; configuration {config_digest(config)}")
-        for line in notes:
-            log.write(f"# {line}")
-        write_text(os.path.join(folder, "config.yaml"), to_yaml(config))
-        preview_paths = read_file_list(config.val_data_path, config.data_root) if config.val_data_path else paths
-        previews = Previews(config, preview_paths, os.path.join(folder, "previews"))
+    def __init__(self, config: TrainConfig, paths: list[str], device: str, ranks: Ranks):
+        self.config, self.paths, self.device, self.ranks = config, paths, device, ranks
+        self.folder = run_folder(config)
+        self.facts = {"paddle": paddle.__version__, "photographs": list_digest(paths)}
+        self.trainer = build_trainer(config, ranks)
+        self.stop = StopRequest(with_parent=ranks.size > 1)
+        self.notes = []
+        self.scalars = {}  # of the last iteration
 
-        saved, used, since = source, 0, time.perf_counter()
-        progress = tqdm(initial=start, total=config.niter, disable=not sys.stderr.isatty(), unit="iteration")
-        with progress:
-            for iteration in range(start + 1, config.niter + 1):
+    def train(self) -> int:
+        """Trains until the last iteration or a signal, with as many rollbacks as allowed; the exit code."""
+        with RunLock(self.folder) if self.ranks.first else contextlib.nullcontext():
+            source, rollbacks = self.choose(find_checkpoint), None
+            while True:
                 try:
-                    scalars, count = train_iteration(config, trainer, batches)
+                    return self.train_from(source, rollbacks)
                 except NonFiniteError as error:
-                    kept = f"the last checkpoint is {saved}" if saved else "there is no checkpoint yet"
-                    raise NonFiniteError(f"iteration {iteration}: {error}; {kept}") from None
-                used += count
-                last = iteration == config.niter or stop.signal is not None
-                if iteration % config.print_iter == 0:
-                    speed = used / (time.perf_counter() - since)
-                    log.write(format_line(iteration, config.niter, scalars, speed))
-                    progress.set_postfix(l1=f"{scalars['l1']:.4f}", refresh=False)
-                    used, since = 0, time.perf_counter()
-                if iteration % config.viz_iter == 0:
-                    previews.write(trainer, iteration)
-                if last or iteration % config.snapshot_save_iter == 0:
-                    saved = save(config, trainer, folder, iteration, batches.position)
-                progress.update()
-                if stop.signal is not None:
-                    print(f"stopped after iteration {iteration}; go on with --resume", file=sys.stderr)
-                    return stop.exit_code
-    print(f"finished; the last checkpoint is {saved}")
-    return 0
+                    rollbacks = self.progress.rollbacks + 1
+                    saved = self.ranks.largest(len(list_checkpoints(self.folder)) if self.ranks.first else 0)
+                    if rollbacks > self.config.max_rollbacks or not saved:
+                        raise
+                    limit = f"{rollbacks} of {self.config.max_rollbacks}"
+                    seed = data_seed(self.config.seed, rollbacks)
+                    self.notes.append(f"rollback {limit}, on with data seed {seed}, because of {error}")
+                    source = self.choose(lambda _config, folder, warn: latest_checkpoint(folder, warn))
+
+    def choose(self, find) -> str | None:
+        """What rank 0 finds, for all of them: the others would see a folder that is changing."""
+        source = None
+        if self.ranks.first:
+            source = find(self.config, self.folder, warn=lambda line: show(f"warning: {line}", sys.stderr))
+        return self.ranks.text_of_first(source)
+
+    def restore(self, source: str | None, rollbacks: int | None):
+        self.progress, self.scalars = Progress(), {}
+        if source:
+            self.progress = restore_run(self.config, self.trainer, source, self.notes.append, **self.facts)
+        if rollbacks is not None:
+            self.progress.rollbacks = rollbacks
+        if self.progress.iteration >= self.config.niter:
+            raise UserError(f"{source} is at iteration {self.progress.iteration} and niter is {self.config.niter}: "
+                            "nothing to do")
+
+    def open_log(self, source: str | None) -> TextLog:
+        for path in set_aside_newer(self.folder, self.progress.iteration):
+            self.notes.append(f"a checkpoint later than {source} is now {path}")
+        log = TextLog(os.path.join(self.folder, "train.txt"), resume_at=self.progress.iteration)
+        log.write(f"# {'resumed from ' + source if source else 'new run'}; seed {self.config.seed}; {self.device}; "
+                  f"{self.ranks.size} rank{'s' * (self.ranks.size > 1)}; PaddlePaddle {paddle.__version__}; "
+                  f"NumPy {np.__version__}; Python {platform.python_version()}; "
+                  f"{len(self.paths)} photographs; configuration {config_digest(self.config)}")
+        for line in self.notes:
+            log.write(f"# {line}")
+        self.notes.clear()
+        write_text(os.path.join(self.folder, "config.yaml"), to_yaml(self.config))
+        return log
+
+    def train_from(self, source: str | None, rollbacks: int | None) -> int:
+        """Trains from a checkpoint, or from the beginning; NonFiniteError where a value is not finite."""
+        self.restore(source, rollbacks)
+        config, progress, first = self.config, self.progress, self.ranks.first
+        log = self.open_log(source) if first else QuietLog()
+        with log, build_loader(config, self.paths, progress, self.ranks, warn=log.write) as batches:
+            if first:
+                shown = read_file_list(config.val_data_path, config.data_root) if config.val_data_path else self.paths
+                previews = Previews(os.path.join(self.folder, "previews"), *fixed_photographs(config, shown))
+            saved, used, since = source, 0, time.perf_counter()
+            bar = tqdm(initial=progress.iteration, total=config.niter, unit="iteration",
+                       disable=not first or not sys.stderr.isatty())
+            with bar:
+                for iteration in range(progress.iteration + 1, config.niter + 1):
+                    try:
+                        self.scalars, count = train_iteration(config, self.trainer, batches)
+                    except NonFiniteError as error:
+                        raise NonFiniteError(self.report(error, iteration, batches, saved)) from None
+                    progress.iteration, progress.position = iteration, batches.position
+                    used += count
+                    if iteration % config.print_iter == 0:
+                        log.write(format_line(iteration, config.niter, self.scalars,
+                                              used / (time.perf_counter() - since)))
+                        bar.set_postfix(l1=f"{self.scalars['l1']:.4f}", refresh=False)
+                        used, since = 0, time.perf_counter()
+                    if first and iteration % config.viz_iter == 0:
+                        previews.write(self.trainer, iteration)
+                    stopping = self.is_stopping()
+                    if stopping or iteration % config.snapshot_save_iter == 0 or iteration == config.niter:
+                        saved = self.save()
+                    bar.update()
+                    if stopping and iteration < config.niter:
+                        self.tell(f"stopped after iteration {iteration}; go on with --resume", sys.stderr)
+                        return self.stop.exit_code
+        self.tell(f"finished; the last checkpoint is {saved}", sys.stdout)
+        return 0
+
+    def is_stopping(self) -> bool:
+        """Whether any rank was asked to stop: all of them stop after the same iteration."""
+        self.stop.stop_with_parent()
+        agreed = self.ranks.largest(self.stop.signal or 0)
+        self.stop.signal = agreed or self.stop.signal  # one that came since is for the next iteration
+        return agreed > 0
+
+    def save(self) -> str | None:
+        if self.ranks.size > 1:
+            self.ranks.check_same(weights_digest(self.trainer))
+        if self.ranks.first:
+            return save_run(self.config, self.trainer, self.folder, self.progress, **self.facts)
+        return None
+
+    def report(self, error: NonFiniteError, iteration: int, batches: TrainLoader, saved: str | None) -> str:
+        """The message of an iteration that went wrong; rank 0 also lists the batch's photographs in a file."""
+        batch = batches.position - 1
+        text = f"iteration {iteration}, batch {batch}: {error}"
+        if not self.ranks.first:
+            return text
+        last = ", ".join(f"{name} {value:g}" for name, value in self.scalars.items()) or "none"
+        path = os.path.join(self.folder, f"not_finite_{iteration:08d}.txt")
+        lines = [f"# {text}", f"# the iteration before: {last}", f"# photographs of batch {batch}, in its order"]
+        photographs = [os.path.abspath(photograph) for photograph in batches.photographs(batch)]
+        write_text(path, "\n".join([*lines, *photographs, ""]))
+        kept = f"the last checkpoint is {saved}" if saved else "there is no checkpoint yet"
+        return f"{text}; the iteration before: {last}; the batch's photographs are listed in {path}; {kept}"
+
+    def tell(self, line: str, stream):
+        if self.ranks.first:
+            show(line, stream)
+
+
+class QuietLog(contextlib.nullcontext):
+    """The log of a rank that has none; what concerns its own files goes to its standard error."""
+
+    def write(self, line: str):
+        if not line.startswith("Iter:"):
+            show(line, sys.stderr)
 
 
 def write_text(path: str, text: str):
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
@@ -345,7 +349,7 @@ def main(argv=None) -> int:
         if args.dry_run:
             dry_run(config, paths, device)
             return 0
-        return train(config, paths, device)
+        return Run(config, paths, device, Ranks()).train()
 
 
 if __name__ == "__main__":

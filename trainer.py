@@ -87,6 +87,9 @@ class Trainer:
         architecture, objective, optimization: see there.
         rng: draws the interpolation points of the gradient penalty; nothing else here is random. The initial
             weights come from Paddle's generator (`paddle.seed`).
+        ranks: None, or the processes that share every batch (see `utils.ranks.Ranks`: rank, size and
+            average(tensors)), all with the same `rng` and weights. Every process gets its share of a batch and
+            makes the same update as one process would with the whole batch.
 
     An iteration of the paper is `n_critic` calls of `train_critics` on fresh batches and one of
     `train_generator`. Both raise NonFiniteError before anything is changed.
@@ -98,11 +101,13 @@ class Trainer:
         objective: Objective,
         optimization: Optimization,
         rng: np.random.Generator,
+        ranks=None,
     ):
         check_dialect(architecture.dialect)
         self.architecture = architecture
         self.objective = objective
         self.rng = rng
+        self.ranks = ranks
         self.generator = InpaintingGenerator(architecture.generator_channels, architecture.dialect)
         adam = {"learning_rate": optimization.lr, "beta1": optimization.beta1, "beta2": optimization.beta2}
         self.generator_optimizer = paddle.optimizer.Adam(parameters=self.generator.parameters(), epsilon=1e-8, **adam)
@@ -145,7 +150,7 @@ class Trainer:
         image, mask, boxes = self._tensors(batch)
         n = image.shape[0]
         if alphas is None:
-            alphas = self.rng.random((2, n, 1, 1, 1)).astype(np.float32)
+            alphas = self._draw_alphas(n)
         alpha_local, alpha_global = (paddle.to_tensor(alpha) for alpha in alphas)
         with paddle.no_grad():
             _, refined, _ = self.generator(self._hidden(image, mask), mask)
@@ -190,7 +195,10 @@ class Trainer:
             l1 = l1 + alpha * weighted_l1(crop_boxes(compared, boxes), target_box, self.discount)
             ae = ae + alpha * weighted_l1(output, image, 1.0 - mask)
         if self.architecture.dialect == "tf1":
-            ae = ae / known_fraction(mask)
+            known = known_fraction(mask)
+            if self.ranks is not None:
+                self.ranks.average([known])  # the other ranks' holes may have another size
+            ae = ae / known
         loss = objective.l1_loss_alpha * l1 + objective.ae_loss_alpha * ae
         scalars = {"l1": l1, "ae": ae}
         if objective.adversarial:
@@ -217,6 +225,12 @@ class Trainer:
             completed, offsets = composite(refined, image, mask), offsets.numpy()
         return hidden.numpy(), coarse.numpy(), completed.numpy(), offsets
 
+    def _draw_alphas(self, n: int) -> np.ndarray:
+        """Interpolation points for n samples, float32 [2, n, 1, 1, 1]: this rank's part of the whole batch's."""
+        rank, size = (0, 1) if self.ranks is None else (self.ranks.rank, self.ranks.size)
+        drawn = self.rng.random((2, n * size, 1, 1, 1)).astype(np.float32)
+        return drawn[:, rank * n : (rank + 1) * n]
+
     def _tensors(self, batch):
         return paddle.to_tensor(batch.image), paddle.to_tensor(batch.mask), batch.box
 
@@ -232,10 +246,14 @@ class Trainer:
     def _update(self, loss, scalars, optimizer, parameters, norm_name, clip=None) -> dict[str, float]:
         loss.backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
+        scalars = {name: value.detach().reshape([1]) for name, value in scalars.items()}
+        if self.ranks is not None:
+            # After the backward pass and not during it, as DataParallel would: the penalty runs backward twice.
+            self.ranks.average([*gradients, *scalars.values()])
         norm = paddle.sqrt(paddle.add_n([(g * g).sum() for g in gradients]))
         names = [*scalars, norm_name]
         # One transfer from the device for all of them
-        values = paddle.stack([t.detach().reshape([]) for t in (*scalars.values(), norm)]).numpy()
+        values = paddle.concat([*scalars.values(), norm.reshape([1])]).numpy()
         result = {name: float(value) for name, value in zip(names, values)}
         if not np.isfinite(values).all():
             optimizer.clear_grad()

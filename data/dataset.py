@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -69,19 +69,28 @@ class PhotoDataset:
         Raises DataError: MAX_ATTEMPTS files in a row failed.
         """
         bad = []
-        index = self._index_of(number)
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        for index in self._candidates(number):
             # The same stream for every attempt: the crop depends on the number and the image alone.
             rng = np.random.default_rng([self.seed, CROP_STREAM, number])
             try:
                 return self._sample(index, rng), bad
             except ImageError as error:
                 bad.append((error.path, error.reason))
-            replacement = np.random.default_rng([self.seed, REPLACEMENT_STREAM, number, attempt])
-            index = int(replacement.integers(len(self.paths)))
         path, reason = bad[0]
         raise DataError(f"{MAX_ATTEMPTS} images in a row cannot be used, e.g. {ImageError(path, reason)}; "
                         "check the list and the disk")
+
+    def photograph(self, number: int, unusable: Container[str] = ()) -> str:
+        """The path that sample `number` comes from where the files in `unusable` failed."""
+        paths = [self.paths[index] for index in self._candidates(number)]
+        return next((path for path in paths if path not in unusable), paths[0])
+
+    def _candidates(self, number: int) -> Iterator[int]:
+        """Indices of the file for a sample and of those that take its place, one after the other."""
+        yield self._index_of(number)
+        for attempt in range(1, MAX_ATTEMPTS):
+            replacement = np.random.default_rng([self.seed, REPLACEMENT_STREAM, number, attempt])
+            yield int(replacement.integers(len(self.paths)))
 
     def _index_of(self, number: int) -> int:
         epoch, place = divmod(number, len(self.paths))

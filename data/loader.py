@@ -47,7 +47,7 @@ class TrainLoader:
     """Endless iterator of Batch. Batch b holds the samples b * batch_size ... of the data set.
 
     dataset: where the samples come from.
-    batch_size: samples in a batch.
+    batch_size: samples in a batch, over all ranks.
     box_size, margin, max_delta: (rows, columns), see masks.random_box and masks.shrink_box.
     mask_batch_same: one box and one hole for the whole batch, as in TF1, or one for each sample.
     seed: of the boxes; batch b has the same ones wherever the stream starts.
@@ -57,6 +57,9 @@ class TrainLoader:
     max_bad_images: more different files than this that cannot be used end the stream.
     prefetch: batches loaded ahead by the workers.
     warn: called with one line for each bad file, once.
+    rank, ranks: this process's number and how many share every batch: rank r of R gives the samples
+        r * batch_size / R ... of it, with their boxes, so that all ranks together give the same batches as
+        one process alone.
 
     position: number of the next batch, which is how many were handed out since batch 0.
     bad_images: path -> reason of each file that could not be used so far.
@@ -77,11 +80,18 @@ class TrainLoader:
         max_bad_images: int = 100,
         prefetch: int = 2,
         warn: Callable[[str], None] = _print_warning,
+        rank: int = 0,
+        ranks: int = 1,
     ):
+        if batch_size % ranks:
+            raise DataError(f"batch_size {batch_size} cannot be shared evenly by {ranks} ranks; "
+                            f"make it a multiple of {ranks}")
         self.position = start
         self.bad_images: dict[str, str] = {}
         self._dataset = dataset
         self._batch_size = batch_size
+        self._share = batch_size // ranks
+        self._first = rank * self._share
         self._box_size = box_size
         self._margin = margin
         self._max_delta = max_delta
@@ -95,10 +105,15 @@ class TrainLoader:
         if num_workers > 0:
             self._executor = ProcessPoolExecutor(
                 num_workers, multiprocessing.get_context("fork"), _start_worker, (dataset, os.getpid()))
-            self._next_number = start * batch_size
+            self._submitted = start * self._share
             self._pending = deque()
-            for _ in range(max(1, prefetch) * batch_size):
-                self._submit()
+            # The first submissions fork the workers, which have to be born deaf to SIGTERM: see _end_with_parent.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            try:
+                for _ in range(max(1, prefetch) * self._share):
+                    self._submit()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -107,10 +122,10 @@ class TrainLoader:
         if self._closed:
             raise DataError("the loader is closed; no more batches can be read")
         height, width = self._dataset.image_size
-        image = np.empty((self._batch_size, 3, height, width), np.float32)
+        image = np.empty((self._share, 3, height, width), np.float32)
         try:
-            for place in range(self._batch_size):
-                pixels, bad = self._sample(self.position * self._batch_size + place)
+            for place in range(self._share):
+                pixels, bad = self._sample(self._number(self.position, place))
                 self._note(bad)
                 # dtype: NumPy 1 would divide in float16.
                 np.divide(pixels.transpose(2, 0, 1), 127.5, out=image[place], dtype=np.float32)
@@ -119,8 +134,19 @@ class TrainLoader:
             raise
         image -= 1.0
         boxes, holes = self._boxes_and_holes(self.position)
+        if not self._mask_batch_same:
+            own = slice(self._first, self._first + self._share)
+            boxes, holes = boxes[own], holes[own]
         self.position += 1
         return Batch(image, boxes_to_mask(holes, (height, width)), np.array(boxes, np.int64))
+
+    def photographs(self, batch: int) -> list[str]:
+        """Paths of the photographs of a batch that was handed out, of all ranks, in the batch's order.
+
+        A photograph that another rank alone found unusable is named instead of its replacement.
+        """
+        numbers = range(batch * self._batch_size, (batch + 1) * self._batch_size)
+        return [self._dataset.photograph(number, self.bad_images) for number in numbers]
 
     def close(self) -> None:
         """End the workers; the stream gives no more batches. Closing twice does no harm."""
@@ -143,12 +169,17 @@ class TrainLoader:
             holes.append(shrink_box(boxes[-1], self._max_delta, rng))
         return boxes, holes
 
+    def _number(self, batch: int, place: int) -> int:
+        """The data set's number of this rank's sample at a place of a batch."""
+        return batch * self._batch_size + self._first + place
+
     def _submit(self) -> None:
+        number = self._number(*divmod(self._submitted, self._share))
         try:
-            self._pending.append(self._executor.submit(_load_in_worker, self._next_number))
+            self._pending.append(self._executor.submit(_load_in_worker, number))
         except BrokenProcessPool:
             raise DataError(WORKER_ENDED) from None
-        self._next_number += 1
+        self._submitted += 1
 
     def _sample(self, number: int) -> Sample:
         if self._executor is None:
@@ -180,15 +211,27 @@ def _start_worker(dataset: PhotoDataset, parent: int) -> None:
     global _worker_dataset
     _worker_dataset = dataset
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, so that it can end us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if not hasattr(signal, "sigtimedwait"):  # macOS
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     cv2.setNumThreads(0)  # one core for each worker, and OpenCV's threads do not survive a fork
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:
-    """A killed parent cannot end its workers, and they would wait for it for ever."""
+    """Ends this worker when its parent has ended or asks for it.
+
+    A killed parent cannot end its workers, and they would wait for it for ever. Where a whole process group
+    gets SIGTERM (service managers, batch systems), the parent still needs its workers to finish and save.
+    """
     while os.getppid() == parent:
-        time.sleep(1.0)
+        if hasattr(signal, "sigtimedwait"):
+            received = signal.sigtimedwait([signal.SIGTERM], 1.0)
+            if received is not None and received.si_pid == parent:
+                break
+        else:
+            time.sleep(1.0)
     os._exit(1)
 
 

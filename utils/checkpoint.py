@@ -23,7 +23,7 @@ from utils.cli import UserError, one_line
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"checkpoint_(\d{8,})\.npz")
-_STALE = re.compile(r"checkpoint_\d{8,}\.npz\.tmp-\d+")
+_STALE = re.compile(r"(checkpoint_\d{8,}\.npz|train\.txt)\.tmp-\d+")
 _KINDS = "biuf"  # dtype kinds that may be stored: bool, signed, unsigned, float
 _SHOWN = 3  # names in an error message
 
@@ -202,7 +202,7 @@ def latest_checkpoint(folder: str, warn: Callable[[str], None]) -> str:
     """
     found = list_checkpoints(folder)
     if not found:
-        raise CheckpointError(f"{folder}: holds no checkpoint")
+        raise CheckpointError(f"{folder}: holds no checkpoint; a new run starts without --resume")
     for _, path in reversed(found):
         try:
             load_checkpoint(path)
@@ -213,17 +213,40 @@ def latest_checkpoint(folder: str, warn: Callable[[str], None]) -> str:
     raise CheckpointError(f"{folder}: none of its {len(found)} checkpoints can be used; see the lines before")
 
 
-def rotate_checkpoints(folder: str, keep: int) -> None:
-    """Removes all checkpoints but the newest ``keep`` (at least 1), and what interrupted saves left."""
+def rotate_checkpoints(folder: str, keep: int, every: int = 0) -> None:
+    """Removes old checkpoints, and what interrupted saves left.
+
+    The newest ``keep`` (at least 1) stay; so do those whose iteration is a multiple of ``every``, unless it is 0.
+    """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
-    old = [path for _, path in list_checkpoints(folder)[:-keep]]
+    old = [path for k, path in list_checkpoints(folder)[:-keep] if not every or k % every]
     try:
         old += [os.path.join(folder, name) for name in os.listdir(folder) if _STALE.fullmatch(name)]
         for path in old:
             os.unlink(path)
     except OSError as error:
         raise CheckpointError(f"{error.filename}: cannot be removed: {error.strerror}") from None
+
+
+def set_aside_newer(folder: str, iteration: int) -> list[str]:
+    """Renames the checkpoints of later iterations and returns the new names.
+
+    For a run that goes on from an earlier one: those are damaged, or of a course that was left. Among the
+    checkpoints they would pass for the newest, and rotation would remove good ones in their place.
+    """
+    renamed = []
+    for found, path in list_checkpoints(folder):
+        if found > iteration:
+            count = 1
+            while os.path.exists(f"{path}.superseded-{count}"):
+                count += 1
+            try:
+                os.rename(path, f"{path}.superseded-{count}")
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be renamed: {error.strerror}") from None
+            renamed.append(f"{path}.superseded-{count}")
+    return renamed
 
 
 def section(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

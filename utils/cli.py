@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ def prepare_paddle() -> None:
     # Importing paddle prints advice on threads and compilers, which does not concern anybody here.
     remarks = io.StringIO()
     try:
-        with contextlib.redirect_stderr(remarks), warnings.catch_warnings():
+        with contextlib.redirect_stderr(remarks), warnings.catch_warnings(), _own_signal_handler():
             warnings.filterwarnings("ignore", message="No ccache found")
             importlib.import_module("paddle")
     except ModuleNotFoundError as error:
@@ -71,6 +72,18 @@ def prepare_paddle() -> None:
         for line in remarks.getvalue().splitlines():
             if not line.startswith(known):
                 print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _own_signal_handler() -> Iterator[None]:
+    """Inside, SIGTERM waits; afterwards it does what it did before. Paddle's handler prints a C++ traceback."""
+    before = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _keep_freed_memory() -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -49,6 +50,16 @@ def parse_line(line: str) -> dict[str, float] | None:
     return values
 
 
+def show(text: str, stream: TextIO) -> None:
+    """Prints on a terminal or a pipe, which may be gone or know ASCII alone: neither may end a run."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)  # around progress bars
+        stream.flush()
+    except (OSError, ValueError):  # a closed pipe, a vanished terminal, a closed stream
+        pass
+
+
 class TextLog:
     """Appends lines to a text file, each written out at once, and shows them on the terminal.
 
@@ -62,7 +73,7 @@ class TextLog:
         self.path = path
         try:
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            if resume_at is not None and os.path.exists(path):
+            if resume_at is not None and os.path.isfile(path):
                 _cut_back(path, resume_at)
             self._file = open(path, "a", encoding="utf-8", errors="backslashreplace", newline="\n")  # noqa: SIM115
         except OSError as error:
@@ -76,8 +87,7 @@ class TextLog:
             self._file.flush()
         except OSError as error:
             raise self._error(error) from None
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # an ASCII terminal must not end a run
-        tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))  # goes around a progress bar
+        show(text, sys.stdout)
 
     def close(self) -> None:
         try:

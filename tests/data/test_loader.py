@@ -248,3 +248,56 @@ def is_running(pid):
     except OSError:
         return False
     return state != "Z"  # ended, and not yet collected by whoever adopted it
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ranks_together_give_the_batches_of_one(photos, same, workers):
+    whole = take(5, photos, batch_size=6, mask_batch_same=same)
+    shares = [
+        take(3, photos, batch_size=6, mask_batch_same=same, rank=rank, ranks=3, num_workers=workers, start=2)
+        for rank in range(3)
+    ]
+    for batch, *parts in zip(whole[2:], *shares):
+        assert np.array_equal(np.concatenate([part.image for part in parts]), batch.image)
+        for name in ("mask", "box"):
+            together = [getattr(part, name) for part in parts]
+            joined = together[0] if same else np.concatenate(together)
+            assert np.array_equal(joined, getattr(batch, name))
+            assert not same or all(np.array_equal(one, joined) for one in together)
+
+
+def test_ranks_must_share_evenly(photos):
+    with pytest.raises(DataError, match="batch_size 4 cannot be shared evenly by 3 ranks; make it a multiple of 3"):
+        make(photos, ranks=3)
+
+
+def test_photographs_of_a_batch(photos):
+    """Those that were really used, replacements included, for all ranks alike."""
+    photos[3] = photos[3].replace(".png", "-gone.png")
+    dataset = PhotoDataset(photos, (32, 32), seed=7, horizontal_flip=True)
+    with make(photos, warn=lambda line: None) as loader, make(photos, rank=1, ranks=2, warn=str) as second:
+        for batch in range(8):
+            next(loader), next(second)
+            for number, path in zip(range(4 * batch, 4 * batch + 4), loader.photographs(batch)):
+                image = cv2.imread(path)
+                assert image is not None and dataset.load(number)[0].shape == (32, 32, 3)
+                assert path != photos[3]
+            assert len(second.photographs(batch)) == 4
+        assert list(loader.bad_images) == [photos[3]]
+        everything = [path for batch in range(8) for path in loader.photographs(batch)]
+        assert set(everything) == set(photos) - {photos[3]}
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="needs sigtimedwait")
+def test_workers_leave_a_group_signal_to_the_parent(photos):
+    with make(photos, num_workers=2) as loader:
+        next(loader)
+        workers = workers_of_this_process()
+        # from another process, as service managers and launchers do
+        kill = "import os, signal, sys; [os.kill(int(pid), signal.SIGTERM) for pid in sys.argv[1:]]"
+        subprocess.run([sys.executable, "-c", kill, *(str(worker.pid) for worker in workers)], check=True)
+        for _ in range(5):
+            next(loader)
+        assert len(workers_of_this_process()) == 2
+    assert not workers_of_this_process()

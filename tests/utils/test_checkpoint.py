@@ -25,6 +25,7 @@ from utils.checkpoint import (
     rotate_checkpoints,
     save_checkpoint,
     section,
+    set_aside_newer,
 )
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -302,9 +303,32 @@ def test_rotation_keeps_the_newest_and_clears_leftovers(tmp_path):
         rotate_checkpoints(str(tmp_path), keep=0)
 
 
+def test_rotation_keeps_every_nth(tmp_path):
+    for iteration in range(1, 10):
+        Path(checkpoint_path(str(tmp_path), iteration)).write_text("")
+    (tmp_path / "train.txt.tmp-5").write_text("half")
+    rotate_checkpoints(str(tmp_path), keep=2, every=3)
+    assert [iteration for iteration, _ in list_checkpoints(str(tmp_path))] == [3, 6, 8, 9]
+    assert len(os.listdir(tmp_path)) == 4
+
+
+def test_newer_checkpoints_are_set_aside_and_not_lost(tmp_path):
+    folder = str(tmp_path)
+    for content in ("first", "second"):
+        for iteration in (5, 10, 15):
+            Path(checkpoint_path(folder, iteration)).write_text(content)
+        names = [os.path.basename(path) for path in set_aside_newer(folder, 5)]
+        assert [iteration for iteration, _ in list_checkpoints(folder)] == [5]
+    assert names == ["checkpoint_00000010.npz.superseded-2", "checkpoint_00000015.npz.superseded-2"]
+    assert (tmp_path / "checkpoint_00000010.npz.superseded-1").read_text() == "first"
+    rotate_checkpoints(folder, keep=1)
+    assert len(os.listdir(folder)) == 5
+    assert set_aside_newer(folder, 5) == []
+
+
 def test_latest_passes_over_damaged_ones_by_name(tmp_path):
     folder, warnings = str(tmp_path), []
-    with pytest.raises(CheckpointError, match="holds no checkpoint$"):
+    with pytest.raises(CheckpointError, match="holds no checkpoint; a new run starts without --resume$"):
         latest_checkpoint(folder, warnings.append)
     for iteration in (5, 10, 15):
         save_checkpoint(checkpoint_path(folder, iteration), some_arrays(), META)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,24 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "file" / "t.txt"):
         with pytest.raises(LogError, match=f"^{path}: the log cannot be written: "):
             TextLog(str(path))
+
+
+def test_a_lost_terminal_does_not_stop_the_log(tmp_path, monkeypatch):
+    class Gone(io.StringIO):
+        encoding = "ascii"
+
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with TextLog(str(tmp_path / "t.txt")) as log:
+        log.write("first")
+        sys.stdout.close()
+        log.write("照片")
+    assert (tmp_path / "t.txt").read_text(encoding="utf-8") == "first\n照片\n"
+
+
+def test_a_device_in_the_logs_place_is_not_read(tmp_path):
+    (tmp_path / "t.txt").symlink_to("/dev/full")
+    with pytest.raises(LogError, match="No space left"), TextLog(str(tmp_path / "t.txt"), resume_at=3) as log:
+        log.write("line")

@@ -1,0 +1,94 @@
+"""Several processes, one a device, that train together: `python -m paddle.distributed.launch train.py ...`.
+
+Each computes the gradients of its share of every batch; they are averaged before the update, so that all
+hold the same weights at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import paddle
+
+from utils.cli import UserError, one_line
+
+
+class RankError(UserError):
+    """The other ranks cannot be reached, or have drifted apart."""
+
+
+class Ranks:
+    """The processes that train together: this one's number and how many there are.
+
+    Made by the launcher's environment; one rank alone without it. All methods have to be called by all ranks,
+    in the same order; with one rank they do nothing. Raises RankError where another rank has ended.
+    """
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+        self.rank = int(os.environ.get("PADDLE_TRAINER_ID") or 0) if self.size > 1 else 0
+        if self.size > 1:
+            with self._others_there():
+                paddle.distributed.init_parallel_env()
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank is the one that logs and saves."""
+        return self.rank == 0
+
+    def average(self, tensors: list[paddle.Tensor]) -> None:
+        """Sets float32 tensors to their means over all ranks, in one transfer."""
+        if self.size == 1:
+            return
+        with self._others_there(), paddle.no_grad():
+            together = paddle.concat([tensor.detach().reshape([-1]) for tensor in tensors])
+            paddle.distributed.all_reduce(together)
+            together = together / self.size
+            pieces = paddle.split(together, [tensor.size for tensor in tensors])
+            for tensor, piece in zip(tensors, pieces):
+                paddle.assign(piece.reshape(tensor.shape), output=tensor)
+
+    def largest(self, value: int) -> int:
+        """The largest of the ranks' whole numbers."""
+        if self.size == 1:
+            return value
+        with self._others_there():
+            shared = paddle.to_tensor(np.array([value], np.int64))
+            paddle.distributed.all_reduce(shared, op=paddle.distributed.ReduceOp.MAX)
+            return int(shared.numpy()[0])
+
+    def text_of_first(self, text: str | None) -> str | None:
+        """The text that rank 0 gives, for all ranks."""
+        if self.size == 1:
+            return text
+        with self._others_there():
+            length = -1 if text is None else len(text.encode())
+            length = self.largest(length if self.first else -1)
+            if length < 0:
+                return None
+            content = np.zeros(max(length, 1), np.int64)
+            if self.first:
+                content[:length] = list(text.encode())
+            shared = paddle.to_tensor(content)
+            paddle.distributed.broadcast(shared, src=0)
+            return bytes(shared.numpy()[:length].tolist()).decode()
+
+    def check_same(self, value: int) -> None:
+        """RankError unless all ranks give the same whole number, at least 0."""
+        highest, lowest = self.largest(value), -self.largest(-value)
+        if highest != lowest:
+            raise RankError(f"rank {self.rank}: the weights of the ranks have drifted apart; nothing was saved")
+
+    @contextlib.contextmanager
+    def _others_there(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError) as error:  # Paddle's own are RuntimeErrors; gloo's and NCCL's come as such
+            reason = one_line(error)[-200:]
+            raise RankError(
+                f"rank {self.rank} of {self.size}: another rank has ended or cannot be reached; its own message "
+                f"says why ({reason})"
+            ) from None
