@@ -63,7 +63,7 @@ def test_truncated(copy, reference, length):
     assert (copy.run_folder / "checkpoint_00000020.npz.superseded-1").exists()
 
 
-@fault("one flipped byte, at 1,000 positions of a checkpoint", "refused, or without any effect", long=False)
+@fault("one flipped byte, at 1,000 positions of a checkpoint", "refused, or without any effect")
 def test_flipped_bytes(stopped, tmp_path):
     content = stopped.checkpoints()[20].read_bytes()
     arrays, meta = load_checkpoint(str(stopped.checkpoints()[20]))

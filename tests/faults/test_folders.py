@@ -31,11 +31,11 @@ def test_two_runs(place, reference):
         f"error: checkpoints/faults/hole_run: another run is using this folder (process {process.pid} on "
         f"{os.uname().nodename}); wait until it has ended, or give the new run a name of its own with expname=NAME\n"
     )
-    place.wait_for_iteration(process, 40)
+    place.wait_for_iteration(process, 12)
     os.kill(process.pid, signal.SIGTERM)
     place.finish(process, 143)
-    found = {k: {**v, "total": 0} for k, v in place.logged().items() if k <= 40}
-    assert found == {k: {**v, "total": 0} for k, v in reference.logged().items()}
+    found = {k: {**v, "total": 0} for k, v in place.logged().items() if k <= 12}
+    assert found == {k: {**v, "total": 0} for k, v in reference.logged().items() if k <= 12}
 
 
 @fault("the lock of a run that was killed", "is taken over at once")

@@ -40,7 +40,7 @@ def report(place, iteration):
 
 
 @fault("a training that diverges (learning rate 1)", "stops before the update; scalars and photographs are listed; "
-       "the last checkpoint is good", long=False)  # fmt: skip
+       "the last checkpoint is good")  # fmt: skip
 def test_divergence(place):
     refusal = place.refusal(*DIVERGE)
     iteration = max(place.checkpoints()) + 1
@@ -81,7 +81,8 @@ def test_rollback(place, photos, tmp_path_factory):
     assert_same_run(other, place)
 
 
-@fault("NaN that a ReLU hides from losses and gradients", "refused at the next save; the older checkpoint is intact")
+@fault("NaN that a ReLU hides from losses and gradients", "refused at the next save; the older checkpoint is intact",
+       long=False)  # fmt: skip
 def test_hidden_nan(place):
     refusal = place.refusal(patch=HIDE_NAN)
     assert refusal.endswith("checkpoint_00000008.npz: not saved: generator/fine_generator.pmconv6.conv.bias "
