@@ -122,7 +122,7 @@ class PhotoDataset:
             left = int(left * (image.shape[1] - width + 1))
             image = image[top : top + height, left : left + width]
         else:
-            image = _resize(image, height, width)
+            image = resize(image, height, width)
         if self.horizontal_flip and flip < 0.5:
             image = image[:, ::-1]
         return image.copy()  # an image of the cache stays the cache's own
@@ -149,10 +149,11 @@ def _resize_for_crop(image: np.ndarray, height: int, width: int, factor: float, 
     if new_height * new_width > MAX_PIXELS:
         raise ImageError(path, f"has {image.shape[1]}x{image.shape[0]} pixels, too long and narrow "
                                f"for a crop of {width}x{height}")
-    return _resize(image, new_height, new_width)
+    return resize(image, new_height, new_width)
 
 
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [H, W, 3] -> [height, width, 3], averaged where it shrinks, bilinear where it grows."""
     if image.shape[:2] == (height, width):
         return image
     # Averaging where it shrinks: bilinear would skip pixels and alias.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.dataset import center_crop
+from data.dataset import center_crop, resize
 from data.decode import ImageError, decode_image
 from data.file_list import DataError, one_line, read_file_list
 from data.freeform import STYLES, freeform_mask
@@ -137,19 +137,12 @@ def crop_photo(image: np.ndarray, image_size: Sequence[int], crop: str | Sequenc
     """
     height, width = image_size
     if crop == "stretch":
-        return _resize(image, height, width)
+        return resize(image, height, width)
     if crop == "fit":
         factor = max(height / image.shape[0], width / image.shape[1])
         if factor < 1:
             rows, columns = (round(side * factor) for side in image.shape[:2])
-            image = _resize(image, max(rows, height), max(columns, width))
+            image = resize(image, max(rows, height), max(columns, width))
     elif crop != "center":
-        return _resize(center_crop(image, *crop), height, width)
+        return resize(center_crop(image, *crop), height, width)
     return center_crop(image, height, width)
-
-
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height < image.shape[0] or width < image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
