@@ -29,10 +29,11 @@ from data.file_list import DataError, read_file_list
 from data.holes import DrawnHoles, SavedHoles
 from data.samples import Samples, saved_holes
 from tester import CHECKPOINT, Tester, find_checkpoint
-from utils.attention_view import attention_picture, probe_picture
 from utils.config import TestConfig, load_config, run_folder
 from utils.device import set_device
-from utils.evaluation import (
+from utils.evaluation.measuring import SAVED, completions, draw_sheet, measure, save_images
+from utils.evaluation.protocol import describe_crop, describe_holes
+from utils.evaluation.report import (
     METHODS,
     METRICS,
     Measurement,
@@ -46,9 +47,11 @@ from utils.evaluation import (
     write_csv,
     write_text,
 )
-from utils.measuring import SAVED, completions, draw_sheet, measure, save_images
-from utils.picture_files import LOSSY, fill_hole, fit_to_format, write_picture
-from utils.picture_holes import (
+from utils.evaluation.run_ahead import run_ahead
+from utils.pictures.attention_view import attention_picture, probe_picture
+from utils.pictures.completion import PictureError, read_picture
+from utils.pictures.files import LOSSY, fill_hole, fit_to_format, write_picture
+from utils.pictures.holes import (
     MULTIPLE,
     enlarge,
     fit_hole,
@@ -58,12 +61,9 @@ from utils.picture_holes import (
     read_hole,
     shrink,
 )
-from utils.picture_jobs import Job, Masks, plan_many, plan_one, probe_path, protect_originals
-from utils.picture_options import add_picture_options, check_picture_options
-from utils.pictures import PictureError, read_picture
+from utils.pictures.jobs import Job, Masks, plan_many, plan_one, probe_path, protect_originals
+from utils.pictures.options import add_picture_options, check_picture_options
 from utils.progress import show_progress, warn
-from utils.protocol import describe_crop, describe_holes
-from utils.run_ahead import run_ahead
 from utils.visualization import write_image
 
 PICTURES = 20  # photographs in results.png: the first of the list, unselected

@@ -28,10 +28,10 @@ from utils.checkpoint import latest_checkpoint, list_checkpoints, set_aside_newe
 from utils.config import TrainConfig, config_digest, load_config, run_folder, to_yaml  # noqa: E402
 from utils.device import set_device  # noqa: E402
 from utils.logger import TextLog, format_line, show  # noqa: E402
-from utils.previews import Previews  # noqa: E402
-from utils.ranks import Ranks  # noqa: E402
-from utils.run_lock import RunLock  # noqa: E402
-from utils.run_state import (  # noqa: E402
+from utils.run.lock import RunLock  # noqa: E402
+from utils.run.previews import Previews  # noqa: E402
+from utils.run.ranks import Ranks  # noqa: E402
+from utils.run.state import (  # noqa: E402
     Progress,
     data_seed,
     find_checkpoint,
@@ -40,10 +40,10 @@ from utils.run_state import (  # noqa: E402
     save_run,
     weights_digest,
 )
-from utils.stop_request import StopRequest  # noqa: E402
+from utils.run.stop_request import StopRequest  # noqa: E402
 
 # Second words of the seeds drawn here; the data streams use 0 to 3 (data/dataset.py, data/loader.py), and
-# utils/run_state.py 12.
+# utils/run/state.py 12.
 PENALTY_STREAM, PREVIEW_STREAM = 10, 11
 
 NO_PHOTOGRAPHS = """\

@@ -87,7 +87,7 @@ class Trainer:
         architecture, objective, optimization: see there.
         rng: draws the interpolation points of the gradient penalty; nothing else here is random. The initial
             weights come from Paddle's generator (`paddle.seed`).
-        ranks: None, or the processes that share every batch (see `utils.ranks.Ranks`: rank, size and
+        ranks: None, or the processes that share every batch (see `utils.run.ranks.Ranks`: rank, size and
             average(tensors)), all with the same `rng` and weights. Every process gets its share of a batch and
             makes the same update as one process would with the whole batch.
 

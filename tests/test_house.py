@@ -19,7 +19,7 @@ RUNTIME = {"paddle", "numpy", "cv2", "yaml", "tqdm", "skimage"}
 WITH_SKIMAGE = {"scipy", "PIL", "imageio", "tifffile"}  # installed with scikit-image
 
 # the places that exist to import paddle, to choose its device and to speak to those of other processes
-PADDLE_IN_UTILS = {"utils/cli.py", "utils/device.py", "utils/ranks.py"}
+PADDLE_IN_UTILS = {"utils/cli.py", "utils/device.py", "utils/run/ranks.py"}
 
 # who may import which of our own packages; whoever is not named here may import what is not a script
 ALLOWED = {

@@ -20,7 +20,7 @@ import tester
 from data.dataset import center_crop
 from data.decode import decode_image
 from tests import tiny_checkpoint
-from utils.baselines import fill_telea
+from utils.evaluation.baselines import fill_telea
 
 PROJECT = Path(__file__).resolve().parents[1]
 METHODS = ["mean_color", "telea", "navier_stokes", "biharmonic", "coarse", "model"]

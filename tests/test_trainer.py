@@ -10,7 +10,7 @@ import pytest
 
 from tests import golden_weights, oracle
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer, clip_by_average_norm
-from utils.training_state import training_arrays
+from utils.run.training_state import training_arrays
 
 BOTH = pytest.mark.parametrize("dialect", ["tf1", "pytorch"])
 BOXES = np.array([[5, 9, 16, 16], [2, 0, 16, 16], [16, 13, 16, 16]])

@@ -29,7 +29,7 @@ import paddle  # noqa: E402
 from data.decode import decode_image  # noqa: E402
 from data.file_list import DataError  # noqa: E402
 from models.contextual_attention import ContextualAttention  # noqa: E402
-from utils.attention_view import attention_picture  # noqa: E402
+from utils.pictures.attention_view import attention_picture  # noqa: E402
 from utils.visualization import write_image  # noqa: E402
 
 CELL = 2  # the attention halves what it compares: one offset for 2x2 pixels

@@ -42,7 +42,7 @@ from tester import Tester
 from trainer import Architecture, Objective, Optimization, Trainer
 from utils.checkpoint import save_checkpoint
 from utils.device import set_device
-from utils.training_state import training_arrays
+from utils.run.training_state import training_arrays
 
 PHOTOS = (
     "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg",

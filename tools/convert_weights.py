@@ -24,9 +24,9 @@ with friendly_errors():
 from models.critics import GlobalCritic, LocalCritic  # noqa: E402
 from models.generator import InpaintingGenerator  # noqa: E402
 from utils.checkpoint import checkpoint_path, save_checkpoint  # noqa: E402
-from utils.foreign_arrays import WeightsError  # noqa: E402
-from utils.foreign_source import PROGRAMS, checksums, iteration_of, open_source  # noqa: E402
-from utils.foreign_weights import Source, convert, describe  # noqa: E402
+from utils.foreign.arrays import WeightsError  # noqa: E402
+from utils.foreign.source import PROGRAMS, checksums, iteration_of, open_source  # noqa: E402
+from utils.foreign.weights import Source, convert, describe  # noqa: E402
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

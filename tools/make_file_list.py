@@ -27,7 +27,7 @@ from PIL import Image  # noqa: E402
 from data.decode import FORMATS  # noqa: E402
 from data.file_list import DataError, read_file_list  # noqa: E402
 from utils.cli import UserError, friendly_errors  # noqa: E402
-from utils.evaluation import prepare_folder  # noqa: E402
+from utils.evaluation.report import prepare_folder  # noqa: E402
 from utils.progress import show_progress  # noqa: E402
 
 LAYOUT = {"train": ("data_large", "data_256", "train"), "val": ("val_large", "val_256", "val")}

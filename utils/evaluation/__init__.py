@@ -1,0 +1,1 @@
+"""Evaluation over a list: protocols, baselines, measuring, and the files that report it."""
