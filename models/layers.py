@@ -41,18 +41,17 @@ class ConvBlock(nn.Layer):
     ):
         super().__init__()
         padding = dilation * (kernel_size - 1) // 2
-        self.stride = stride
-        self.same_padding = padding, dilation
+        self.stride, self.padding, self.dilation = stride, padding, dilation
         if stride > 1 and check_dialect(dialect) == "tf1":
             # TensorFlow's SAME pads more at the bottom right: 0/1 for 3x3, 1/2 for 5x5 on even sides.
             # Paddle resets the dilation to 1 under "SAME", so only the strided (undilated) layers use it.
-            padding = "SAME"
+            self.padding = "SAME"
         self.conv = nn.Conv2D(
             in_channels,
             out_channels,
             kernel_size,
             stride=stride,
-            padding=padding,
+            padding=self.padding,
             dilation=dilation,
             weight_attr=nn.initializer.XavierUniform(),
             bias_attr=nn.initializer.Constant(0.0),
@@ -71,21 +70,36 @@ class ConvBlock(nn.Layer):
 
     def convolve(self, x):
         """The convolution; for pictures of many megapixels on the CPU in bands, which bounds the memory."""
-        if not paddle.in_dynamic_mode() or paddle.is_grad_enabled() or not x.place.is_cpu_place():
+        if not paddle.in_dynamic_mode():
             return self.conv(x)
+        if paddle.is_grad_enabled() or self.stride > 1 or not x.place.is_cpu_place():
+            return self.convolve_padded(x, self.padding)
         n, c, h, w = x.shape
-        kernel_size, (padding, dilation) = self.conv.weight.shape[2], self.same_padding
-        rows = WORKSPACE_BUDGET // (4 * c * kernel_size**2 * w)  # of one sample; Paddle unrolls one at a time
-        if self.stride > 1 or rows >= h:
-            return self.conv(x)
+        padding = self.padding
+        rows = WORKSPACE_BUDGET // (4 * c * self.conv.weight.shape[2] ** 2 * w)  # Paddle unrolls one sample at a time
+        if rows >= h:
+            return self.convolve_padded(x, padding)
         bands = []
         for top in range(0, h, max(rows, 1)):
             bottom = min(top + max(rows, 1), h)
             first, last = max(top - padding, 0), min(bottom + padding, h)
             beyond = [padding - (top - first), padding - (last - bottom), padding, padding]
-            band = F.conv2d(x[:, :, first:last], self.conv.weight, self.conv.bias, 1, beyond, dilation)
-            bands.append(band)
+            bands.append(self.convolve_padded(x[:, :, first:last], beyond))
         return paddle.concat(bands, axis=2)
+
+    def convolve_padded(self, x, padding):
+        x = F.conv2d(x, self.conv.weight, None, self.stride, padding, self.dilation)
+        return add_bias(x, self.conv.bias)
+
+
+def add_bias(x, bias):
+    """[N, C, H, W] + [C], as [N*C, H*W] + [N*C, 1].
+
+    On the CPU Paddle takes ten times as long to add along an axis in the middle, half as long as the convolution.
+    """
+    n, c, h, w = x.shape
+    planes = x.reshape([n * c, h * w]) + bias.tile([n]).unsqueeze(1)
+    return planes.reshape([n, c, h, w])
 
 
 def upsample_x2(x):
@@ -94,8 +108,12 @@ def upsample_x2(x):
     Written as reshape and expand, which export programs with dynamic sizes accept, unlike `F.interpolate`.
     """
     n, c, h, w = x.shape
-    x = x.reshape([n, c, h, 1, w, 1]).expand([n, c, h, 2, w, 2])
-    return x.reshape([n, c, 2 * h, 2 * w])
+    if not paddle.in_dynamic_mode():
+        x = x.reshape([n, c, h, 1, w, 1]).expand([n, c, h, 2, w, 2])
+        return x.reshape([n, c, 2 * h, 2 * w])
+    # Twice as fast on the CPU: pixels doubled along the last axis, rows by copying them whole.
+    x = x.reshape([-1, 1]).expand([n * c * h * w, 2]).reshape([n * c * h, 2 * w])
+    return paddle.concat([x, x], axis=1).reshape([n, c, 2 * h, 2 * w])
 
 
 def composite(generated, image, mask):
