@@ -28,7 +28,7 @@ from data.decode import ImageError, decode_image
 from data.file_list import DataError, read_file_list
 from data.holes import DrawnHoles, SavedHoles
 from data.samples import Samples, saved_holes
-from tester import CHECKPOINT, Tester, find_checkpoint
+from tester import CHECKPOINT, RELEASED, EngineError, Tester, find_checkpoint
 from utils.config import TestConfig, load_config, run_folder
 from utils.device import set_device
 from utils.evaluation.measuring import SAVED, completions, draw_sheet, measure, save_images
@@ -66,9 +66,14 @@ from utils.pictures.options import add_picture_options, check_picture_options
 from utils.progress import show_progress, warn
 from utils.visualization import write_image
 
+CONFIG = "configs/test.yaml"
 PICTURES = 20  # photographs in results.png: the first of the list, unselected
 EXTREMES = 4  # holes of each kind (best, median, worst) in extremes.png
 SHOWN_SKIPPED = 20  # skipped files named in test.txt
+
+ENGINES = ("auto", "eager", "inference")
+ENGINE_HELP = "auto: Paddle Inference for many pictures on a CPU, otherwise, and for figures, the network itself"
+ENGINE_PAYS = 32  # pictures from which making a program takes less time than it saves
 
 HOW_TO_LIST = "; make one with: find FOLDER -name '*.jpg' | sort > LIST, or for the demonstration: make demo"
 
@@ -81,13 +86,16 @@ class Parser(argparse.ArgumentParser):
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     description = "Evaluate a trained model on a file list, or complete pictures (--image, --mask, --output)."
     parser = Parser(description=description, allow_abbrev=False)
-    parser.add_argument("--config", default="configs/test.yaml", help="YAML file (default: %(default)s)")
-    parser.add_argument("--checkpoint", default=CHECKPOINT, metavar="PATH", help="default: %(default)s")
+    parser.add_argument("--config", default=CONFIG, help="YAML file (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", default=CHECKPOINT, metavar="latest|released|PATH", help="default: %(default)s"
+    )
     parser.add_argument("--count", type=int, default=TOTAL, help="evaluate the first COUNT photographs only")
     parser.add_argument("--baselines", action="store_true", help="fill the same holes by other methods, too")
     parser.add_argument("--output", metavar="PATH", help="for results (default: the checkpoint's folder)")
     parser.add_argument("--save-images", action="store_true", help="save results, originals and masks as PNG")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help=ENGINE_HELP)
     parser.add_argument("--seed", type=int, help="overrides the file's seed, which fixes random holes")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. protocol=random_box")
     add_picture_options(parser)
@@ -98,6 +106,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     if args.count is not None and (type(args.count) is not int or args.count < 1):
         raise UserError(f"--count (or TOTAL in test.py) must be a whole number from 1, not {args.count}")
     return check_picture_options(args)
+
+
+def names_run(args: argparse.Namespace) -> bool:
+    """Whether a certain run is asked for, be it by its configuration or by a part of its folder's name."""
+    keys = ("dataset_name", "mask_type", "expname")
+    return args.config != CONFIG or any(override.partition("=")[0] in keys for override in args.overrides)
 
 
 def read_val_list(config: TestConfig) -> list[str]:
@@ -119,7 +133,9 @@ def describe(
 ) -> str:
     """The complete protocol, without which the figures mean nothing."""
     model = tester.model
+    engine = "" if tester.predictor is None else "; Paddle Inference with oneDNN"
     width = f"{model.channels} channels" + (", coarse stage only" if model.coarse_only else "")
+    width += "" if model.contextual_attention else ", without contextual attention"
     seen = "zeros" if model.mask_type == "hole" else f"a mosaic of {model.mosaic_unit_size}-pixel blocks"
     used = len({row.index for row in measurements})
     methods = dict.fromkeys(row.method for row in measurements)
@@ -139,7 +155,7 @@ def describe(
             "metrics": METRICS,
             "methods": [f"{name}: {METHODS[name]}" for name in methods],
             "versions": ", ".join(f"{name} {module.__version__}" for name, module in libraries.items()),
-            "device": f"{device}; {set_thread_count()} CPU threads",
+            "device": f"{device}; {set_thread_count()} CPU threads{engine}",
         }
     )
     return f"{portable_command(['test.py', *args.command])}\n\n{protocol}"
@@ -167,10 +183,14 @@ def evaluate(args: argparse.Namespace) -> None:
     device = set_device(args.device)
     chosen, names = paths[: args.count], image_names(paths)
     holes = find_holes(config, names[: len(chosen)])
-    tester = Tester(find_checkpoint(args.checkpoint, run_folder(config), warn))
+    # Figures of other weights than those of a run that was named would mislead.
+    checkpoint = find_checkpoint(args.checkpoint, run_folder(config), warn, fall_back=not names_run(args))
+    tester = Tester(checkpoint)
+    set_engine(args, tester, device, pictures=0)  # the network itself, unless asked for: figures to the last digit
     if tester.model.mask_type != config.mask_type:
         warn(f"the model was trained with mask_type {tester.model.mask_type} and is evaluated with it")
-    output = args.output or os.path.dirname(tester.source) or "."
+    released = os.path.abspath(checkpoint) == RELEASED  # whose folder is part of the project
+    output = args.output or (run_folder(config) if released else os.path.dirname(checkpoint)) or "."
     prepare_folder(output)
     for folder in SAVED if args.save_images else ():
         prepare_folder(os.path.join(output, folder))
@@ -225,15 +245,32 @@ def plan_pictures(args: argparse.Namespace) -> tuple[list[Job], Masks]:
     return plan_many(args.image, images, args.output, args.attention), masks
 
 
+def set_engine(args: argparse.Namespace, tester: Tester, device: str, pictures: int) -> None:
+    """Takes Paddle Inference if --engine says so, or if it is safe and pays; falls back with a warning."""
+    on_cpu = device == "cpu"
+    if args.engine == "inference" and not on_cpu:
+        raise UserError("--engine inference runs on the CPU; add --device cpu")
+    if args.engine == "eager" or (args.engine == "auto" and (not on_cpu or pictures < ENGINE_PAYS)):
+        return
+    try:
+        tester.use_inference_engine()
+    except EngineError as error:
+        if args.engine == "inference":
+            raise
+        warn(f"{error}; the network itself is used")
+
+
 def complete_pictures(args: argparse.Namespace) -> None:
     """--image, --mask, --output: what cannot be completed is named, and the rest goes on."""
     jobs, masks = plan_pictures(args)
     single = os.path.isfile(args.image)
-    set_device(args.device)
+    device = set_device(args.device)
     folder = run_folder(load_config(args.config, TestConfig, args.overrides)) if args.checkpoint == "latest" else ""
     tester = Tester(find_checkpoint(args.checkpoint, folder, warn))
-    if args.attention and tester.model.coarse_only:
-        raise UserError(f"--attention: {tester.source} has no attention, since only its coarse stage was trained")
+    print(f"weights: {portable_path(tester.source)}, iteration {tester.model.iteration}")
+    if args.attention and tester.model.without_attention:
+        raise UserError(f"--attention: {tester.source} has no attention, {tester.model.without_attention}")
+    set_engine(args, tester, device, len(jobs))
     failed = []
     with show_progress(len(jobs), "picture") as advance:
         for job in jobs:

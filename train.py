@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import dataclasses
 import os
 import platform
 import sys
@@ -23,14 +23,18 @@ from data.decode import ImageError, decode_image  # noqa: E402
 from data.file_list import DataError, read_file_list  # noqa: E402
 from data.loader import TrainLoader  # noqa: E402
 from data.masks import boxes_to_mask, random_box, shrink_box  # noqa: E402
+from models.layer_costs import network_costs, training_cost  # noqa: E402
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer  # noqa: E402
 from utils.checkpoint import latest_checkpoint, list_checkpoints, set_aside_newer  # noqa: E402
 from utils.config import TrainConfig, config_digest, load_config, run_folder, to_yaml  # noqa: E402
-from utils.device import set_device  # noqa: E402
+from utils.device import MemoryMeter, set_device  # noqa: E402
 from utils.logger import TextLog, format_line, show  # noqa: E402
+from utils.run import dry_run as shown  # noqa: E402
 from utils.run.lock import RunLock  # noqa: E402
+from utils.run.options import parse_arguments  # noqa: E402
 from utils.run.previews import Previews  # noqa: E402
 from utils.run.ranks import Ranks  # noqa: E402
+from utils.run.records import QuietLog, report_not_finite, write_text  # noqa: E402
 from utils.run.state import (  # noqa: E402
     Progress,
     data_seed,
@@ -54,27 +58,6 @@ and name them: python train.py train_data_path=train_list.txt val_data_path=val_
 """
 
 
-def parse_arguments(argv):
-    parser = argparse.ArgumentParser(description="Train DeepFill v1.")
-    parser.add_argument("--config", default="configs/config.yaml", help="YAML file (default: %(default)s)")
-    parser.add_argument(
-        "--resume", nargs="?", const="latest", metavar="latest|PATH", help="go on from a checkpoint of the run"
-    )
-    parser.add_argument("--seed", type=int, help="overrides the file's seed")
-    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, time one iteration, stop")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. batch_size=16 netG.ngf=16")
-    args = parser.parse_intermixed_args(argv)
-    if args.resume and "=" in args.resume and not os.path.exists(args.resume):
-        args.overrides.insert(0, args.resume)  # --resume key=value: the word after it was not meant for it
-        args.resume = "latest"
-    if args.seed is not None:
-        args.overrides.append(f"seed={args.seed}")
-    if args.resume is not None:
-        args.overrides.append(f"resume={args.resume}")
-    return args
-
-
 def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
     paddle.seed(config.seed)  # the initial weights
     return Trainer(
@@ -85,6 +68,7 @@ def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
             box_size=config.mask_shape,
             dialect=config.dialect,
             critic_sees_mask=config.gan_with_mask,
+            contextual_attention=config.contextual_attention,
         ),
         Objective(
             coarse_l1_alpha=config.coarse_l1_alpha,
@@ -103,6 +87,7 @@ def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
             beta1=config.beta1,
             beta2=config.beta2,
             gradient_clip=config.gradient_clip_value if config.gradient_clip else None,
+            amp=config.amp,
         ),
         rng=np.random.default_rng([config.seed, PENALTY_STREAM]),
         ranks=ranks if ranks.size > 1 else None,
@@ -163,21 +148,28 @@ def fixed_photographs(config: TrainConfig, paths: list[str]) -> tuple[list, np.n
     return images, boxes_to_mask(holes, (height, width)) if images else None
 
 
-def dry_run(config: TrainConfig, paths: list[str], device: str):
-    """Shows the resolved configuration, the networks' sizes and the time of an iteration; writes nothing."""
-    ranks = Ranks()
+def dry_run(config: TrainConfig, paths: list[str], device: str, picture: str):
+    """Shows the configuration, the networks and two iterations; the picture is all that is written."""
+    meter, ranks = MemoryMeter(device.startswith("gpu")), Ranks()
     trainer = build_trainer(config, ranks)
     print(to_yaml(config), end="")
     print(f"device: {device}; PaddlePaddle {paddle.__version__}")
     print(f"photographs: {len(paths)} in {config.train_data_path}")
-    for name, network in trainer.networks().items():
-        print(f"{name}: {sum(p.size for p in network.parameters()):,} parameters")
+    costs = network_costs(trainer.networks(), config.image_shape[:2], config.pretrain_coarse_network)
+    for name, layers in costs.items():
+        print("\n".join(shown.layer_table(name, layers)))
+    print("\n".join(shown.work_lines(training_cost(costs, config.n_critic), config.batch_size, config.n_critic)))
     with build_loader(config, paths, Progress(), ranks, warn=tqdm.write) as batches:
+        batch = next(batches)
+        shown.write_batch_picture(picture, batch.image, *trainer.views(batch), config.viz_max_out)
+        print(f"first batch: {picture}")
         for label in ("first", "second"):
             started = time.perf_counter()
             scalars, count = train_iteration(config, trainer, batches)
             seconds = time.perf_counter() - started
             print(f"{label} iteration: {seconds:.2f} s, {count} batches of {config.batch_size}")
+    print(shown.measured_line(meter.extra()))
+    print(f"{config.niter} iterations like the second: {shown.duration(config.niter * seconds)}")
     print(format_line(2, config.niter, scalars, count / seconds))
 
 
@@ -310,34 +302,12 @@ class Run:
         text = f"iteration {iteration}, batch {batch}: {error}"
         if not self.ranks.first:
             return text
-        last = ", ".join(f"{name} {value:g}" for name, value in self.scalars.items()) or "none"
         path = os.path.join(self.folder, f"not_finite_{iteration:08d}.txt")
-        lines = [f"# {text}", f"# the iteration before: {last}", f"# photographs of batch {batch}, in its order"]
-        photographs = [os.path.abspath(photograph) for photograph in batches.photographs(batch)]
-        write_text(path, "\n".join([*lines, *photographs, ""]))
-        kept = f"the last checkpoint is {saved}" if saved else "there is no checkpoint yet"
-        return f"{text}; the iteration before: {last}; the batch's photographs are listed in {path}; {kept}"
+        return report_not_finite(path, text, self.scalars, batch, batches.photographs(batch), saved)
 
     def tell(self, line: str, stream):
         if self.ranks.first:
             show(line, stream)
-
-
-class QuietLog(contextlib.nullcontext):
-    """The log of a rank that has none; what concerns its own files goes to its standard error."""
-
-    def write(self, line: str):
-        if not line.startswith("Iter:"):
-            show(line, sys.stderr)
-
-
-def write_text(path: str, text: str):
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def main(argv=None) -> int:
@@ -346,8 +316,11 @@ def main(argv=None) -> int:
         config = load_config(args.config, TrainConfig, args.overrides)
         paths = read_train_list(config)
         device = set_device(args.device)
+        if config.amp != "none" and device == "cpu":
+            show(f"warning: amp: {config.amp} needs a GPU and is off on the CPU", sys.stderr)
+            config = dataclasses.replace(config, amp="none")
         if args.dry_run:
-            dry_run(config, paths, device)
+            dry_run(config, paths, device, args.dry_run)
             return 0
         return Run(config, paths, device, Ranks()).train()
 

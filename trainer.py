@@ -7,6 +7,7 @@ Paper: section 3; TF1: `build_graph_with_losses`. A batch (see `data.loader.Batc
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from models.losses import (
     known_fraction,
     weighted_l1,
 )
+from models.mixed_precision import LossScale, MixedPrecision
 
 
 class NonFiniteError(FloatingPointError):
@@ -41,6 +43,7 @@ class Architecture:
     box_size: tuple[int, int] = (128, 128)  # what the local critic sees
     dialect: str = "tf1"
     critic_sees_mask: bool = False  # gan_with_mask: the mask as fourth channel of the global critic
+    contextual_attention: bool = True  # False: the generator without that layer, for comparison
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Optimization:
     beta1: float = 0.5
     beta2: float = 0.9
     gradient_clip: float | None = None  # largest average norm of a generator gradient (TF1: GRADIENT_CLIP_VALUE)
+    amp: str = "none"  # or float16, bfloat16: the precision of the convolutions, on GPUs
 
 
 def clip_by_average_norm(gradients: list, limit: float):
@@ -92,7 +96,8 @@ class Trainer:
             makes the same update as one process would with the whole batch.
 
     An iteration of the paper is `n_critic` calls of `train_critics` on fresh batches and one of
-    `train_generator`. Both raise NonFiniteError before anything is changed.
+    `train_generator`. Both raise NonFiniteError before anything is changed. In float16 the scalars hold the loss
+    scale, too, and where gradients alone are not finite, the update is tried again with lower scales first.
     """
 
     def __init__(
@@ -108,7 +113,9 @@ class Trainer:
         self.objective = objective
         self.rng = rng
         self.ranks = ranks
-        self.generator = InpaintingGenerator(architecture.generator_channels, architecture.dialect)
+        self.generator = InpaintingGenerator(
+            architecture.generator_channels, architecture.dialect, architecture.contextual_attention
+        )
         adam = {"learning_rate": optimization.lr, "beta1": optimization.beta1, "beta2": optimization.beta2}
         self.generator_optimizer = paddle.optimizer.Adam(parameters=self.generator.parameters(), epsilon=1e-8, **adam)
         self.generator_clip = optimization.gradient_clip
@@ -125,21 +132,25 @@ class Trainer:
             )
             parameters = self.local_critic.parameters() + self.global_critic.parameters()
             self.critic_optimizer = paddle.optimizer.Adam(parameters=parameters, epsilon=1e-8, **adam)
+        attention = self.generator.fine_generator.contextual_attention
+        self.mixed = MixedPrecision(optimization.amp, [attention] if attention is not None else [])
+        self.loss_scales = {}  # by optimiser
+        if optimization.amp == "float16":
+            self.loss_scales = {name: LossScale() for name in self.optimizers()}
         self.discount = paddle.to_tensor(discount_mask(*architecture.box_size, gamma=objective.discount_gamma))
 
     def train_critics(self, batch) -> dict[str, float]:
         """One update of both critics; returns wgan_d, wgan_gp, d and grad_norm_d."""
-        loss, scalars = self.critic_losses(batch)
+        alphas = self._draw_alphas(len(batch.image))
         parameters = self.local_critic.parameters() + self.global_critic.parameters()
-        return self._update(loss, scalars, self.critic_optimizer, parameters, "grad_norm_d")
+        losses = functools.partial(self.critic_losses, batch, alphas)
+        return self._update(losses, "critic_optimizer", parameters, "d")
 
     def train_generator(self, batch) -> dict[str, float]:
         """One update of the generator; returns l1, ae, wgan_g, g and grad_norm_g."""
-        loss, scalars = self.generator_losses(batch)
         parameters = self.generator.parameters()
-        return self._update(
-            loss, scalars, self.generator_optimizer, parameters, "grad_norm_g", self.generator_clip
-        )
+        losses = functools.partial(self.generator_losses, batch)
+        return self._update(losses, "generator_optimizer", parameters, "g", self.generator_clip)
 
     def critic_losses(self, batch, alphas=None):
         """The loss of both critics and its parts, as tensors.
@@ -153,14 +164,15 @@ class Trainer:
             alphas = self._draw_alphas(n)
         alpha_local, alpha_global = (paddle.to_tensor(alpha) for alpha in alphas)
         with paddle.no_grad():
-            _, refined, _ = self.generator(self._hidden(image, mask), mask)
+            _, refined, _ = self.mixed(self.generator, self._hidden(image, mask), mask)
             fake = composite(refined, image, mask)
             real_box, fake_box = crop_boxes(image, boxes), crop_boxes(fake, boxes)
             box_mask = crop_boxes(mask, boxes)
 
         # One pass over real and fake together
-        local_scores = self.local_critic(paddle.concat([real_box, fake_box]))
-        global_scores = self.global_critic(paddle.concat([self._shown(image, mask), self._shown(fake, mask)]))
+        shown = paddle.concat([self._shown(image, mask), self._shown(fake, mask)])
+        local_scores = self.mixed(self.local_critic, paddle.concat([real_box, fake_box]))
+        global_scores = self.mixed(self.global_critic, shown)
         wgan_d = critic_loss(local_scores[:n], local_scores[n:])
         wgan_d = wgan_d + objective.global_wgan_loss_alpha * critic_loss(global_scores[:n], global_scores[n:])
 
@@ -172,6 +184,7 @@ class Trainer:
             between = interpolate(fake, image, alpha_global)
             between_box = interpolate(fake_box, real_box, alpha_local)
             counted = counted_box = None
+        # Never in mixed precision: its gradients' gradients are the most delicate numbers here.
         wgan_gp = gradient_penalty(self.local_critic, between_box, counted_box)
         wgan_gp = wgan_gp + gradient_penalty(self.global_critic, self._shown(between, mask), counted)
         loss = wgan_d + objective.wgan_gp_lambda * wgan_gp
@@ -183,9 +196,9 @@ class Trainer:
         image, mask, boxes = self._tensors(batch)
         hidden = self._hidden(image, mask)
         if objective.coarse_only:
-            stages = [(objective.coarse_l1_alpha, self.generator.coarse(hidden, mask))]
+            stages = [(objective.coarse_l1_alpha, self.mixed(self.generator.coarse, hidden, mask))]
         else:
-            coarse, refined, _ = self.generator(hidden, mask)
+            coarse, refined, _ = self.mixed(self.generator, hidden, mask)
             stages = [(objective.coarse_l1_alpha, coarse), (1.0, refined)]
 
         target_box = crop_boxes(image, boxes)
@@ -204,8 +217,8 @@ class Trainer:
         if objective.adversarial:
             fake = composite(refined, image, mask)
             with frozen(self.local_critic, self.global_critic):
-                local_scores = self.local_critic(crop_boxes(fake, boxes))
-                global_scores = self.global_critic(self._shown(fake, mask))
+                local_scores = self.mixed(self.local_critic, crop_boxes(fake, boxes))
+                global_scores = self.mixed(self.global_critic, self._shown(fake, mask))
             wgan_g = adversarial_loss(local_scores)
             wgan_g = wgan_g + objective.global_wgan_loss_alpha * adversarial_loss(global_scores)
             loss = loss + objective.gan_loss_alpha * wgan_g
@@ -213,8 +226,14 @@ class Trainer:
         return loss, {**scalars, "g": loss}
 
     @paddle.no_grad()
+    def views(self, batch):
+        """What an update sees of a batch, as arrays: what the generator is shown, and the local critic's boxes."""
+        image, mask, boxes = self._tensors(batch)
+        return self._hidden(image, mask).numpy(), crop_boxes(image, boxes).numpy()
+
+    @paddle.no_grad()
     def complete(self, image: np.ndarray, mask: np.ndarray):
-        """For previews: what the generator is shown, coarse output, completed image, offsets, as arrays."""
+        """For previews: what the generator is shown, coarse output, completed image, offsets (or None), as arrays."""
         image, mask = paddle.to_tensor(image), paddle.to_tensor(mask)
         hidden = self._hidden(image, mask)
         if self.objective.coarse_only:
@@ -222,7 +241,7 @@ class Trainer:
             completed, offsets = composite(coarse, image, mask), None
         else:
             coarse, refined, offsets = self.generator(hidden, mask)
-            completed, offsets = composite(refined, image, mask), offsets.numpy()
+            completed, offsets = composite(refined, image, mask), None if offsets is None else offsets.numpy()
         return hidden.numpy(), coarse.numpy(), completed.numpy(), offsets
 
     def _draw_alphas(self, n: int) -> np.ndarray:
@@ -243,26 +262,38 @@ class Trainer:
             return x
         return paddle.concat([x, mask.expand([x.shape[0], 1, *x.shape[2:]])], axis=1)
 
-    def _update(self, loss, scalars, optimizer, parameters, norm_name, clip=None) -> dict[str, float]:
-        loss.backward()
+    def _update(self, losses, optimizer_name, parameters, short, clip=None) -> dict[str, float]:
+        loss, scalars = losses()
+        optimizer, loss_scale = getattr(self, optimizer_name), self.loss_scales.get(optimizer_name)
+        (loss if loss_scale is None else loss * loss_scale.scale).backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
         scalars = {name: value.detach().reshape([1]) for name, value in scalars.items()}
         if self.ranks is not None:
             # After the backward pass and not during it, as DataParallel would: the penalty runs backward twice.
             self.ranks.average([*gradients, *scalars.values()])
+        if loss_scale is not None:
+            loss_scale.remove_from(gradients)
         norm = paddle.sqrt(paddle.add_n([(g * g).sum() for g in gradients]))
-        names = [*scalars, norm_name]
+        names = [*scalars, f"grad_norm_{short}"]
         # One transfer from the device for all of them
         values = paddle.concat([*scalars.values(), norm.reshape([1])]).numpy()
         result = {name: float(value) for name, value in zip(names, values)}
-        if not np.isfinite(values).all():
+        if loss_scale is not None:
+            result[f"loss_scale_{short}"] = loss_scale.scale
+        finite = np.isfinite(values)
+        if not finite.all():
             optimizer.clear_grad()
+            if loss_scale is not None and finite[:-1].all() and loss_scale.lower():
+                # Probably the scaled gradients passed float16's largest number: once more with half the scale
+                return self._update(losses, optimizer_name, parameters, short, clip)
             listed = ", ".join(f"{name} {value:g}" for name, value in result.items())
             raise NonFiniteError(f"not finite, update not applied: {listed}")
         if clip is not None:
             clip_by_average_norm(gradients, clip)
         optimizer.step()
         optimizer.clear_grad()
+        if loss_scale is not None:
+            loss_scale.update_done()
         return result
 
     def networks(self) -> dict[str, paddle.nn.Layer]:

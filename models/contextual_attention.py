@@ -21,11 +21,22 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 
 from models.layers import check_dialect
-from models.patch_matching import Geometry, chunk_logits, match_and_paste, softmax_between_masks
+from models.patch_matching import (
+    LIVE_MATRICES,
+    Geometry,
+    chunk_logits,
+    match_and_paste,
+    softmax_between_masks,
+)
+from models.static_attention import attend_statically, resize_statically
 
 # A 4x4 patch at stride 2 covers rows 2r-1 .. 2r+2. Its upper two rows are pasted at position (r, c); its lower
 # two are the upper two of the patch below, and so come from M shifted by a row (`patch_matching.paste`).
 PASTE = {"strides": 2, "paddings": 1}
+
+# On a CPU as many samples are handled at a time as have matrices of this many bytes (at 256x256 one): more at once
+# are no faster there, and take memory in proportion. A GPU has them all at once.
+GROUP_BUDGET = 2**25
 
 
 class ContextualAttention(nn.Layer):
@@ -64,6 +75,21 @@ class ContextualAttention(nn.Layer):
         self.dialect = check_dialect(dialect)
 
     def forward(self, foreground, background, mask=None):
+        if not paddle.in_dynamic_mode():  # a program being made: only for a generator's own use of the layer
+            return attend_statically(foreground, mask, self.softmax_scale, self.fuse, self.dialect)
+        if background.shape[0] != foreground.shape[0]:
+            raise ValueError(f"{foreground.shape[0]} foregrounds and {background.shape[0]} backgrounds")
+        sizes = group_sizes(foreground, background)
+        if len(sizes) == 1:
+            return self.attend(foreground, background, mask)
+        foregrounds = paddle.split(foreground, sizes)
+        backgrounds = foregrounds if background is foreground else paddle.split(background, sizes)
+        masks = [mask] * len(sizes) if mask is None or mask.shape[0] == 1 else paddle.split(mask, sizes)
+        features, offsets = zip(*map(self.attend, foregrounds, backgrounds, masks))
+        return paddle.concat(features), paddle.concat(offsets)
+
+    def attend(self, foreground, background, mask):
+        """The call for as many samples as are handled at a time."""
         rows_f, rows_b, weight_scale, available, geometry = self.prepare(foreground, background, mask)
         patches = F.unfold(background, [2, 4], **PASTE)  # [N, C*8, l']
         pasted, best = match_and_paste(rows_f, rows_b, weight_scale, available, patches, geometry)
@@ -120,6 +146,14 @@ class ContextualAttention(nn.Layer):
         return paddle.sqrt(paddle.clip(energy, min=1e-8))
 
 
+def group_sizes(foreground, background) -> list[int]:
+    """How many samples to handle at a time; see GROUP_BUDGET."""
+    n, _, height, width = foreground.shape
+    matrix = (height // 2 + 1) * (width // 2) * (background.shape[2] // 2 + 1) * (background.shape[3] // 2)
+    size = max(GROUP_BUDGET // (4 * LIVE_MATRICES * matrix), 1) if foreground.place.is_cpu_place() else n
+    return [min(size, n - first) for first in range(0, n, size)]
+
+
 def nearest_index(size: int, out_size: int, dialect: str) -> np.ndarray:
     """Source positions of a nearest-neighbour downscale, int64 [out_size].
 
@@ -136,10 +170,14 @@ def nearest_index(size: int, out_size: int, dialect: str) -> np.ndarray:
 
 def resize_nearest(x, factor: int, dialect: str):
     """Nearest-neighbour downscale by an integer factor: [N, C, H, W] -> [N, C, H/factor, W/factor]."""
-    for axis in (2, 3):
-        index = nearest_index(x.shape[axis], x.shape[axis] // factor, dialect)
-        x = paddle.index_select(x, paddle.to_tensor(index, dtype="int64"), axis=axis)
-    return x
+    if not paddle.in_dynamic_mode():
+        return resize_statically(x, factor, dialect)
+    n, c, height, width = x.shape
+    rows, columns = (nearest_index(side, side // factor, dialect) for side in (height, width))
+    pixels = paddle.to_tensor((rows[:, None] * width + columns).reshape(1, -1))
+    # The gradient of index_select is slow on the CPU, and that of gather wrong in Paddle 2.6.
+    x = paddle.take_along_axis(x.reshape([n * c, height * width]), pixels, axis=1)
+    return x.reshape([n, c, height // factor, width // factor])
 
 
 def halve(x, dialect: str):

@@ -20,7 +20,7 @@ def with_border_and_mask(image, mask):
     The ones let the network see where the picture ends, since padding is with zeros.
     """
     n, _, h, w = image.shape
-    return paddle.concat([image, paddle.ones([n, 1, h, w], dtype=image.dtype), mask.expand([n, 1, h, w])], axis=1)
+    return paddle.concat([image, paddle.ones_like(image[:, :1]), mask.expand([n, 1, h, w])], axis=1)
 
 
 class CoarseNetwork(nn.Layer):
@@ -69,10 +69,11 @@ class RefinementNetwork(nn.Layer):
     """Second stage: a convolutional branch and an attention branch over one input, merged by a decoder.
 
     Input [N, 5, H, W] and the mask [N or 1, 1, H, W]; returns the picture [N, 3, H, W] in [-1, 1] and the
-    attention's offsets [N, 2, H/8, W/8] (int64).
+    attention's offsets [N, 2, H/8, W/8] (int64). contextual_attention=False leaves the layer out and nothing else:
+    the branch keeps its convolutions, the weights and their initial values are the same, the offsets are None.
     """
 
-    def __init__(self, channels: int = 32, dialect: str = "tf1"):
+    def __init__(self, channels: int = 32, dialect: str = "tf1", contextual_attention: bool = True):
         super().__init__()
         c = channels
         self.dialect = check_dialect(dialect)
@@ -93,7 +94,7 @@ class RefinementNetwork(nn.Layer):
         self.pmconv4_downsample = ConvBlock(2 * c, 4 * c, stride=2, dialect=dialect)
         self.pmconv5 = ConvBlock(4 * c, 4 * c)
         self.pmconv6 = ConvBlock(4 * c, 4 * c, activation="relu")
-        self.contextual_attention = ContextualAttention(dialect=dialect)
+        self.contextual_attention = ContextualAttention(dialect=dialect) if contextual_attention else None
         self.pmconv9 = ConvBlock(4 * c, 4 * c)
         self.pmconv10 = ConvBlock(4 * c, 4 * c)
 
@@ -123,7 +124,9 @@ class RefinementNetwork(nn.Layer):
         a = self.pmconv3(a)
         a = self.pmconv4_downsample(a)  # [N, 4c, H/4, W/4]
         a = self.pmconv6(self.pmconv5(a))
-        a, offsets = self.contextual_attention(a, a, resize_nearest(mask, 4, self.dialect))
+        offsets = None
+        if self.contextual_attention is not None:
+            a, offsets = self.contextual_attention(a, a, resize_nearest(mask, 4, self.dialect))
         a = self.pmconv10(self.pmconv9(a))
 
         # Decoder
@@ -142,16 +145,17 @@ class InpaintingGenerator(nn.Layer):
     Args:
         channels: the paper's c (`ngf`); 32 in the paper.
         dialect: "tf1" (authors' release) or "pytorch" (the ports); see the README's table of differences.
+        contextual_attention: False for the comparison without it; see `RefinementNetwork`.
 
     Call with image [N, 3, H, W] in [-1, 1] whose hole is zeroed (or shows a mosaic) and mask
     [N or 1, 1, H, W], 1 = hole; H and W divisible by 8. Returns (coarse [N, 3, H, W], refined [N, 3, H, W],
-    both in [-1, 1] and not composited, offsets [N, 2, H/8, W/8] int64).
+    both in [-1, 1] and not composited, offsets [N, 2, H/8, W/8] int64 or None).
     """
 
-    def __init__(self, channels: int = 32, dialect: str = "tf1"):
+    def __init__(self, channels: int = 32, dialect: str = "tf1", contextual_attention: bool = True):
         super().__init__()
         self.coarse_generator = CoarseNetwork(channels, dialect)
-        self.fine_generator = RefinementNetwork(channels, dialect)
+        self.fine_generator = RefinementNetwork(channels, dialect, contextual_attention)
 
     def coarse(self, image, mask):
         """The first stage alone: [N, 3, H, W] in [-1, 1]."""

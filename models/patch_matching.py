@@ -20,13 +20,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-# Weights below this change nothing that float32 can show, but as denormals they slow a CPU matmul 20 times.
-# Paddle's own softmax stays above 1e-28 on the CPU; those of inference engines do not.
-NEGLIGIBLE_WEIGHT = 1e-30
-
 # Without gradients, matrices are made for as many foreground rows at a time as fit into this many bytes.
 MEMORY_BUDGET = 2**29
-LIVE_MATRICES = 7  # how many of them `attend` holds at its peak
+LIVE_MATRICES = 4  # how many of them `attend` holds at its peak
 HALO_ROWS = 6  # foreground rows that a chunk needs beyond its own: patches and two fusions, on both sides
 
 
@@ -82,18 +78,17 @@ def fuse_by_rows(scores, geometry: Geometry):
 
 def fuse_by_columns(scores, geometry: Geometry):
     """The same with positions numbered column by column: the neighbour below, or the top of the next column."""
-    n, w, hw = scores.shape[0], geometry.grid_f[1], geometry.hw_f
-    nothing = paddle.zeros([n, 1, scores.shape[2]])
+    w, hw = geometry.grid_f[1], geometry.hw_f
+    nothing = paddle.zeros([scores.shape[0], 1, scores.shape[2]])
     # One row more at either end: above (0, c) is (h-1, c-1), below (h-1, c) is (0, c+1).
-    extended = [nothing, scores[:, hw - w : hw - 1], scores[:, :hw], scores[:, 1:w], nothing]
-    fused = fuse_columns_of(paddle.concat([x for x in extended if x.shape[1]], axis=1), geometry)
-    return paddle.concat([fused, paddle.zeros([n, w, scores.shape[2]])], axis=1)
+    parts = [take_rows(scores, first, last) for first, last in ((hw - w, hw - 1), (0, hw), (1, w)) if first < last]
+    return fuse_columns_of(paddle.concat([nothing, *parts, nothing], axis=1), geometry)
 
 
 def fuse_columns_of(extended, geometry: Geometry):
     """Column fusion of foreground rows whose upper and lower neighbours stand before and after them.
 
-    [N, (rows + 2) * w, l'] -> [N, rows * w, l'], slack of q zero before and after.
+    [N, (rows + 2) * w, l'] -> [N, (rows + 1) * w, l'], slack of q zero before and after, slack of p after.
     """
     w = geometry.grid_f[1]
     inner = slice(w, extended.shape[1] - w)
@@ -104,7 +99,13 @@ def fuse_columns_of(extended, geometry: Geometry):
         fused[:, inner, bottom] = fused[:, inner, bottom] + extended[:, 2 * w :, top]
         fused[:, inner, top] = fused[:, inner, top] + extended[:, : -2 * w, bottom]
     fused[:, :, hw_b:] = 0.0
-    return fused[:, inner]  # sliced last: Paddle assigns to parts of a slice slowly
+    fused[:, inner.stop :] = 0.0
+    return take_rows(fused, w, fused.shape[1])  # sliced last: Paddle assigns to parts of a slice slowly
+
+
+def take_rows(matrix, first: int, last: int):
+    """matrix[:, first:last]; of a single sample a view that Paddle sees to be contiguous, and need not copy."""
+    return matrix[0, first:last].unsqueeze(0) if matrix.shape[0] == 1 else matrix[:, first:last]
 
 
 def outer(column, row):
@@ -112,10 +113,9 @@ def outer(column, row):
     return paddle.matmul(column, row)
 
 
-def slack_column(n: int, geometry: Geometry):
-    """[N, l, 1]: 1 on the foreground positions, 0 in the slack."""
-    ones = paddle.ones([n, geometry.hw_f, 1])
-    return paddle.concat([ones, paddle.zeros([n, geometry.grid_f[1], 1])], axis=1)
+def slack_column(n: int, positions: int, geometry: Geometry):
+    """[N, positions + w, 1]: 1 on so many foreground positions, 0 in the slack behind them."""
+    return paddle.concat([paddle.ones([n, positions, 1]), paddle.zeros([n, geometry.grid_f[1], 1])], axis=1)
 
 
 def attend(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry):
@@ -126,24 +126,26 @@ def attend(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry)
     Returns the pasted patches [N, C*8, l], the best patch [N, h*w], and for the backward pass the normalised
     scores before fusion and the final weights [N, l, l'].
     """
-    inside = slack_column(rows_f.shape[0], geometry)
+    inside = slack_column(rows_f.shape[0], geometry.hw_f, geometry)
     scores = paddle.matmul(rows_f, rows_b, transpose_x=True)  # [N, l, l'], rows of three pixels
     scores = shift_sum(scores, vertical_steps(geometry))  # 3x3 patches
-    scores = scores * outer(inside, weight_scale)  # also clears the slack
-    logits = scores
-    if geometry.fuse:
-        logits = fuse_by_columns(fuse_by_rows(scores, geometry), geometry)
+    scores = scores.multiply_(outer(inside, weight_scale))  # also clears the slack
+    logits = fuse_by_columns(fuse_by_rows(scores, geometry), geometry) if geometry.fuse else scores.clone()
     weights, best = softmax_between_masks(logits, outer(inside, available), geometry)
     pasted = paddle.matmul(patches, with_row_above(weights, geometry), transpose_y=True)
     return pasted, best[:, : geometry.hw_f], scores, weights
 
 
 def softmax_between_masks(logits, keep, geometry: Geometry):
-    """Final weights [N, m, l'] and the best patch of each of the m positions; keep: 1 = available, [N, m, l']."""
-    logits = logits * keep
+    """Final weights [N, m, l'] and the best patch of each of the m positions; keep: 1 = available, [N, m, l'].
+
+    The weights take the place of the logits. None of them is a denormal number, which would slow a CPU matmul 20
+    times: Paddle's softmax stays above 1e-28 on the CPU.
+    """
+    logits = logits.multiply_(keep)
     logits[:, :, geometry.hw_b :] = -1e30  # no mass outside the picture
-    weights = F.softmax(logits, axis=-1) * keep
-    return F.thresholded_relu(weights, NEGLIGIBLE_WEIGHT), paddle.argmax(weights, axis=-1)
+    weights = F.softmax_(logits, axis=-1).multiply_(keep)
+    return weights, paddle.argmax(weights, axis=-1)
 
 
 def with_row_above(weights, geometry: Geometry):
@@ -155,8 +157,6 @@ def with_row_above(weights, geometry: Geometry):
 def match_and_paste(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry):
     """`attend` without its intermediate results, in the way that suits: with gradients, whole, or in chunks."""
     inputs = (rows_f, rows_b, weight_scale, available, patches, geometry)
-    if not paddle.in_dynamic_mode():
-        return attend(*inputs)[:2]
     if paddle.is_grad_enabled():
         return _Attend.apply(*inputs)
     row_bytes = 4 * LIVE_MATRICES * rows_f.shape[0] * geometry.grid_f[1] * rows_b.shape[2]
@@ -168,17 +168,17 @@ def match_and_paste(rows_f, rows_b, weight_scale, available, patches, geometry: 
 
 def attend_in_chunks(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry, rows: int):
     """`attend` for `rows` foreground rows at a time: the same results (without the matrices), bounded memory."""
-    (h, w), n, l_b = geometry.grid_f, rows_f.shape[0], rows_b.shape[2]
+    (h, w), n = geometry.grid_f, rows_f.shape[0]
     pasted = paddle.zeros([n, patches.shape[1], (h + 1) * w])
     best = []
     for top in range(0, h, rows):
         bottom = min(top + rows, h)
         logits = chunk_logits(rows_f, rows_b, weight_scale, geometry, top, bottom)
-        keep = outer(paddle.ones([n, logits.shape[1], 1]), available)
-        weights, chunk_best = softmax_between_masks(logits, keep, geometry)
-        best.append(chunk_best)
+        positions = (bottom - top) * w
         # One row more, of zero weights: there the chunk's last row pastes its lower halves.
-        weights = paddle.concat([weights, paddle.zeros([n, w, l_b])], axis=1)
+        keep = outer(slack_column(n, positions, geometry), available)
+        weights, chunk_best = softmax_between_masks(logits, keep, geometry)
+        best.append(chunk_best[:, :positions])
         part = paddle.matmul(patches, with_row_above(weights, geometry), transpose_y=True)
         place = slice(top * w, (bottom + 1) * w)
         pasted[:, :, place] = pasted[:, :, place] + part
@@ -186,10 +186,10 @@ def attend_in_chunks(rows_f, rows_b, weight_scale, available, patches, geometry:
 
 
 def chunk_logits(rows_f, rows_b, weight_scale, geometry: Geometry, top: int, bottom: int):
-    """Fused scores of the foreground rows top .. bottom - 1: [N, (bottom - top) * w, l']."""
+    """Fused scores of the foreground rows top .. bottom - 1: [N, (bottom - top + 1) * w, l'], the last w anything."""
     (h, w), hw = geometry.grid_f, geometry.hw_f
     if not geometry.fuse:
-        return row_fused(rows_f, rows_b, weight_scale, geometry, top * w, bottom * w)
+        return row_fused(rows_f, rows_b, weight_scale, geometry, top * w, (bottom + 1) * w)
     parts = [row_fused(rows_f, rows_b, weight_scale, geometry, max(top - 1, 0) * w, min(bottom + 1, h) * w)]
     nothing = paddle.zeros([rows_f.shape[0], 1, rows_b.shape[2]])
     if top == 0:
@@ -217,7 +217,7 @@ def row_fused(rows_f, rows_b, weight_scale, geometry: Geometry, first: int, last
     inside[:, max(-start, 0) : hw - start] = 1.0
     scores = paddle.matmul(part, rows_b, transpose_x=True)
     scores = shift_sum(scores, vertical_steps(geometry))
-    scores = scores * outer(inside, weight_scale)
+    scores = scores.multiply_(outer(inside, weight_scale))
     if geometry.fuse:
         scores = shift_sum(scores, [(1, 1), (-1, -1)])
     return scores[:, margin : margin + last - first]
@@ -244,17 +244,17 @@ class _Attend(PyLayer):
         below, _ = vertical_steps(geometry)
         grad = shift_sum(paddle.matmul(grad_pasted, patches, transpose_x=True), [below])
         # Softmax between its two masks; the weights are zero outside both, and in the slack
-        weighted = weights * grad
+        weighted = grad.multiply_(weights)
         ones = paddle.ones([weights.shape[0], 1, weights.shape[2]])
-        grad = weighted - weights * outer(weighted.sum(axis=-1, keepdim=True), ones)
+        grad = weighted.subtract_(outer(weighted.sum(axis=-1, keepdim=True), ones).multiply_(weights))
         if geometry.fuse:
             grad = fuse_by_rows(fuse_by_columns(grad, geometry), geometry)
         # Scale by the patch norms: scores = raw * scale
-        inside = slack_column(weights.shape[0], geometry)
+        inside = slack_column(weights.shape[0], geometry.hw_f, geometry)
         grad_scale = paddle.matmul(inside, grad * scores, transpose_x=True)  # sum over p
         tiny = paddle.full_like(weight_scale, 1e-30)  # the slack has scale 0 and gradient 0
         grad_scale = grad_scale / paddle.maximum(weight_scale, tiny)
-        grad = grad * outer(inside, weight_scale)
+        grad = grad.multiply_(outer(inside, weight_scale))
         # Gram matrix
         grad = shift_sum(grad, vertical_steps(geometry))
         grad_f = paddle.matmul(rows_b, grad, transpose_y=True)

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tester
 from tests import tiny_checkpoint
 from tests.picture_cases import GROUPS, PROFILE, Case, line
 
@@ -255,13 +256,35 @@ def test_a_picture_too_large_for_the_memory_does_not_end_a_folder(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
 
 
-def test_a_coarse_model_has_no_attention_to_show(tmp_path: Path) -> None:
-    path = tiny_checkpoint.write(tmp_path, coarse_only=True)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"coarse_only": True}, "since only its coarse stage was trained"),
+        (
+            {"architecture": {"generator_channels": 4, "dialect": "tf1", "contextual_attention": False}},
+            "since it was trained with contextual_attention: false",
+        ),
+    ],
+)
+def test_a_model_without_attention_has_none_to_show(tmp_path: Path, changes: dict, reason: str) -> None:
+    path = tiny_checkpoint.write(tmp_path, **changes)
     Image.new("RGB", (16, 16)).save(tmp_path / "in.png")
     arguments = line("in.png", "out.png", "--attention", "a.png", "--checkpoint", path, mask="in.png")
     code, errors = run_within(load_script(), tmp_path, arguments)
     assert code == 2
-    assert "has no attention, since only its coarse stage was trained" in errors
+    assert f"{path} has no attention, {reason}" in errors
+
+
+def test_a_fresh_clone_completes_with_the_released_generator(tmp_path: Path, checkpoint: str, monkeypatch) -> None:
+    monkeypatch.setattr(tester, "RELEASED", checkpoint)
+    Image.new("RGB", (16, 16)).save(tmp_path / "in.png")
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:8, 4:8] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "c.yaml").write_text("dataset_name: none\nval_data_path: absent.txt\n")
+    code, errors = run_within(load_script(), tmp_path, [*line(), "--config", "c.yaml"])
+    assert code == 0 and (tmp_path / "out.png").is_file()
+    assert f"hole_benchmark: holds no checkpoint; the released generator is used, {checkpoint}" in errors
 
 
 def test_the_probe_is_where_it_points(tmp_path: Path, checkpoint: str) -> None:

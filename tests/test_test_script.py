@@ -345,6 +345,15 @@ def test_a_coarse_model_is_compared_with_the_classical_methods(script, place: Pa
     assert "coarse stage only" in (tmp_path / "test.txt").read_text(encoding="utf-8")
 
 
+def test_a_model_without_contextual_attention_is_named_so(script, place: Path, tmp_path: Path) -> None:
+    architecture = {"generator_channels": 4, "dialect": "tf1", "contextual_attention": False}
+    path = tiny_checkpoint.write(tmp_path, architecture=architecture)
+    rows = evaluate(script, place, tmp_path, "--checkpoint", path, "--count", "1", "--baselines")
+    assert [row["method"] for row in rows] == list(METHODS)
+    summary = (tmp_path / "test.txt").read_text(encoding="utf-8")
+    assert "dialect tf1, 4 channels, without contextual attention" in " ".join(summary.split())
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over(script, place: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "checkpoints/toy/hole_small"
     tiny_checkpoint.write(folder, 5)
@@ -354,6 +363,29 @@ def test_a_damaged_newest_checkpoint_is_passed_over(script, place: Path, tmp_pat
     captured = capsys.readouterr()
     assert "checkpoint_00000006.npz" in captured.err
     assert "iteration 5" in captured.out
+
+
+def test_the_released_generator_where_no_run_is_named(script, place: Path, tmp_path, monkeypatch, capsys) -> None:
+    """A fresh clone: no run, the default configuration. A run that is named must have a checkpoint of its own."""
+    released = tiny_checkpoint.write(tmp_path / "release", 31)
+    monkeypatch.setattr(tester, "RELEASED", released)
+    monkeypatch.setattr(script, "RELEASED", released)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/test.yaml").write_bytes((place / "config.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    common = ["--count", "1", "--device", "cpu"]
+    assert script.main(common) == 0
+    captured = capsys.readouterr()
+    assert "warning: checkpoints/toy/hole_small: holds no checkpoint; the released generator is used" in captured.err
+    assert "release/checkpoint_00000031.npz" in captured.out and "iteration 31" in captured.out
+    assert [path.name for path in (tmp_path / "release").iterdir()] == ["checkpoint_00000031.npz"]
+    assert (tmp_path / "checkpoints/toy/hole_small/test.txt").is_file()  # the project's own folder stays as it is
+
+    for named in (["--config", "./configs/test.yaml"], ["expname=other"], ["mask_type=mosaic"]):
+        with pytest.raises(SystemExit):
+            script.main([*common, *named])
+        assert "or name a checkpoint with --checkpoint (released: the one" in capsys.readouterr().err
+        assert script.main([*common, *named, "--checkpoint", "released", "--output", "out"]) == 0
 
 
 def test_names_that_are_no_text(script, place: Path, tmp_path: Path) -> None:

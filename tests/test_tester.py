@@ -126,6 +126,22 @@ def test_a_coarse_model_completes_by_its_coarse_stage(model: tester.Tester, tmp_
     assert offsets is None
 
 
+def test_a_model_without_contextual_attention(model: tester.Tester, tmp_path: Path) -> None:
+    architecture = {"generator_channels": 4, "dialect": "tf1", "contextual_attention": False}
+    path = tiny_checkpoint.write(tmp_path, architecture=architecture)
+    without = tester.Tester(path)
+    assert model.model.contextual_attention and not model.model.without_attention  # older checkpoints do not say it
+    assert not without.model.contextual_attention
+    images, masks = some_images(2), some_masks(2)
+    coarse, completed, offsets = without.complete(images, masks)
+    assert offsets is None
+    usual = model.complete(images, masks)
+    np.testing.assert_array_equal(coarse, usual[0])
+    assert (completed != usual[1]).any() and (completed != coarse).any()
+    with pytest.raises(ValueError, match="has no attention, since it was trained with contextual_attention: false"):
+        without.attention_at(images, masks, 1, 1)
+
+
 def test_infers_without_gradients(model: tester.Tester) -> None:
     assert not any(layer.training for layer in model.network.sublayers(include_self=True))
     recorded = []
@@ -194,6 +210,14 @@ def test_takes_the_generator_out_of_a_training_run(tmp_path: Path, dialect: str)
         ({"channels": 2}, r"of another width \(4 channels, here 2"),
         ({"dialect": "torch"}, "dialect in its meta must be tf1 or pytorch, but is 'torch'"),
         ({"dialect": ["tf1"]}, "dialect"),
+        (
+            {"architecture": {"generator_channels": 4, "dialect": "tf1", "contextual_attention": None}},
+            "contextual_attention in its meta must be true or false, but is missing",
+        ),
+        (
+            {"architecture": {"generator_channels": 4, "dialect": "tf1", "contextual_attention": 1}},
+            "contextual_attention in its meta must be true or false, but is 1",
+        ),
         ({"iteration": -1}, "iteration"),
         ({"iteration": 1.5}, "iteration"),
         ({"mask_type": None}, "mask_type in its meta must be hole or mosaic, but is missing"),
@@ -236,9 +260,32 @@ def test_a_named_checkpoint_needs_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["absent", "."])
-def test_without_a_checkpoint_it_says_what_to_do(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(CheckpointError, match="holds no checkpoint: train first .* name a checkpoint with"):
+def test_without_a_checkpoint_it_says_what_to_do(tmp_path: Path, folder: str, monkeypatch) -> None:
+    monkeypatch.setattr(tester, "RELEASED", str(tmp_path / "released.npz"))
+    with pytest.raises(CheckpointError, match="holds no checkpoint: train first .* with --checkpoint$"):
         tester.find_checkpoint("latest", str(tmp_path / folder), pytest.fail)
+    with pytest.raises(CheckpointError, match="released.npz: this copy of the project holds no released generator$"):
+        tester.find_checkpoint("released", str(tmp_path / folder), pytest.fail)
+
+
+def test_the_released_generator_stands_in_for_a_run_without_checkpoints(tmp_path: Path, monkeypatch) -> None:
+    released, run = tmp_path / "released.npz", str(tmp_path / "run")
+    released.write_bytes(b"")
+    monkeypatch.setattr(tester, "RELEASED", str(released))
+    assert tester.find_checkpoint("released", run, pytest.fail) == str(released)
+    told = []
+    assert tester.find_checkpoint("latest", run, told.append) == str(released)
+    assert told == [f"{run}: holds no checkpoint; the released generator is used, {released}"]
+    with pytest.raises(CheckpointError, match="holds no checkpoint: train first .*--checkpoint .released: the one"):
+        tester.find_checkpoint("latest", run, pytest.fail, fall_back=False)
+    monkeypatch.chdir(tmp_path)
+    assert tester.find_checkpoint("released", run, pytest.fail) == "released.npz"
+    own = tiny_checkpoint.write(tmp_path / "run", 5)
+    assert tester.find_checkpoint("latest", run, pytest.fail) == own
+
+
+def test_the_released_generator_is_in_the_projects_folder() -> None:
+    assert Path(tester.RELEASED) == PROJECT / "checkpoints" / "released" / "generator.npz"
 
 
 def test_attention_of_one_place_agrees_with_the_offsets(model: tester.Tester) -> None:

@@ -339,6 +339,19 @@ def test_coarse_only():
     assert offsets is None and hidden.shape == shown_coarse.shape == completed.shape
 
 
+@BOTH
+def test_without_contextual_attention(dialect):
+    trainer = build(contextual_attention=False, dialect=dialect)
+    start, usual = parameters(trainer), parameters(build(dialect=dialect))
+    assert start.keys() == usual.keys() and not changed(start, usual)  # one seed, one beginning
+    trainer.train_critics(example())
+    scalars = trainer.train_generator(example())
+    assert list(scalars) == ["l1", "ae", "wgan_g", "g", "grad_norm_g"]
+    assert changed(start, parameters(trainer)) >= named(trainer, "generator")
+    hidden, coarse, completed, offsets = trainer.complete(example().image, example().mask)
+    assert offsets is None and hidden.shape == coarse.shape == completed.shape
+
+
 def test_without_critics():
     trainer = build(Objective(gan_loss_alpha=0.0))
     assert list(trainer.networks()) == ["generator"]

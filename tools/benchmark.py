@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
 import os
 import platform
 import subprocess
@@ -32,6 +31,13 @@ sys.path.insert(1, str(PROJECT))
 
 import numpy as np  # noqa: E402
 
+from models.costs import (  # noqa: E402
+    FORMULAS,
+    attention_operations,
+    critic_operations,
+    generator_operations,
+    update_operations,
+)
 from utils.cli import UserError, friendly_errors, one_line  # noqa: E402
 
 BASE, BATCHES = (256, 256), (1, 2, 8)
@@ -44,17 +50,6 @@ N_CRITIC = 5
 TOLERANCE = 1e-2  # forms that differ by more are not the same; one unit at the kink of a leaky ReLU can make 1e-3
 SECONDS = 60  # a form that takes long is not repeated beyond this, but measured at least twice
 
-FORMULAS = {
-    "convolution": "2 k^2 C_in C_out H_out W_out",
-    "attention, published": "L^2 (2*9 C + 2*2*9 + 2*16 C), L = (H/8)(W/8), C = 4c: scores, two fusions, pasting",
-    "attention, ours": "L^2 (2*3 C + 2*8 C + 8): Gram matrix of pixel rows, pasting by rows, eight shifted sums",
-    "forward+backward": "3 forward",
-    "critic update": "generator forward + 10 critic forwards a picture: 3 each for real and fake, and 4 for the "
-                     "penalty (forward, slope, and the slope's two gradients)",
-    "generator update": "3 generator forwards + 2 critic forwards (critics frozen); 3 in the published form",
-    "iteration": "5 critic updates + 1 generator update",
-}
-
 
 @dataclass
 class Row:
@@ -66,56 +61,20 @@ class Row:
     options: dict = field(default_factory=dict)
 
 
-def generator_convolutions(c: int) -> float:
-    """Operations of all convolutions of both stages, per picture pixel; see the table in models/generator.py."""
-    # kernel side, channels in and out, picture pixels per output pixel
-    decoder = [(4 * c, 4 * c, 16), (4 * c, 2 * c, 4), (2 * c, 2 * c, 4)]
-    decoder += [(2 * c, c, 1), (c, c // 2, 1), (c // 2, 3, 1)]
-    coarse = [(c, 2 * c, 4), (2 * c, 2 * c, 4), (2 * c, 4 * c, 16), *[(4 * c, 4 * c, 16)] * 7, *decoder]
-    branch = [(c, c, 4), (c, 2 * c, 4), (2 * c, 2 * c, 16), (2 * c, 4 * c, 16), *[(4 * c, 4 * c, 16)] * 5]
-    attention = [(c, c, 4), (c, 2 * c, 4), (2 * c, 4 * c, 16), *[(4 * c, 4 * c, 16)] * 4]
-    layers = [*coarse, *branch, *attention, (8 * c, 4 * c, 16), *decoder]
-    return sum(2 * 9 * i * o / area for i, o, area in layers) + 3 * 2 * 25 * 5 * c
-
-
-def attention_operations(size, c: int, plain: bool) -> float:
-    positions, channels = size[0] * size[1] / 64, 4 * c
-    per_pair = (18 + 32) * channels + 36 if plain else (6 + 16) * channels + 8
-    return positions**2 * per_pair
-
-
-def generator_operations(size, c: int, plain: bool) -> float:
-    return generator_convolutions(c) * size[0] * size[1] + attention_operations(size, c, plain)
-
-
-def critic_operations(size, c: int) -> float:
-    """Both critics, one picture: the local one sees a box of half the sides."""
-    total = 0.0
-    for (h, w), last in (((size[0] // 2, size[1] // 2), 8 * c), (size, 4 * c)):
-        widths = [3, c, 2 * c, 4 * c, last]
-        for i, o in zip(widths, widths[1:]):
-            h, w = math.ceil(h / 2), math.ceil(w / 2)
-            total += 2 * 25 * i * o * h * w
-        total += 2 * last * h * w
-    return total
-
-
 def operations(row: Row, form: str, channels: int, training_channels: int) -> float | None:
     """How many operations a form of a row needs by FORMULAS; None where counting them says nothing."""
     plain = form not in (OURS, COMPILED)
     if row.work == "matmul":
         return 2.0 * row.options["side"] ** 3
     if row.work == "attention":
-        return row.batch * attention_operations(row.size, channels, plain) * (3 if row.options["backward"] else 1)
+        needed = attention_operations(row.size[0] * row.size[1] / 64, 4 * channels, plain)
+        return row.batch * needed * (3 if row.options["backward"] else 1)
     if row.work in ("generator", "tester"):
         return row.batch * generator_operations(row.size, channels, plain)
     if row.work == "training":
         generator = generator_operations(row.size, training_channels, plain)
         critic = critic_operations(row.size, 2 * training_channels)
-        critics = generator + 10 * critic
-        update = 3 * generator + (3 if plain else 2) * critic
-        part = {"critics": critics, "generator": update, "iteration": N_CRITIC * critics + update}
-        return row.batch * part[row.options["part"]]
+        return row.batch * update_operations(generator, critic, N_CRITIC, plain)[row.options["part"]]
     return None
 
 

@@ -9,7 +9,6 @@ REQUEST is a JSON file, ANSWER gets one JSON line a cell. --untouched leaves Pad
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
@@ -41,7 +40,7 @@ from models.layers import hide_hole
 from tester import Tester
 from trainer import Architecture, Objective, Optimization, Trainer
 from utils.checkpoint import save_checkpoint
-from utils.device import set_device
+from utils.device import MemoryMeter, process_memory, set_device
 from utils.run.training_state import training_arrays
 
 PHOTOS = (
@@ -259,34 +258,6 @@ def training(cell, request):
 WORK: dict[str, Callable] = {f.__name__: f for f in (matmul, attention, generator, tester, loader, training)}
 
 
-def status(key: str) -> float | None:
-    """A size of this process from /proc, in MiB; None where there is none."""
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) / 1024
-    return None
-
-
-class MemoryMeter:
-    """Peak memory beyond the level at its making, in MiB: of the device, or of the process on a CPU."""
-
-    def __init__(self, gpu: bool):
-        self.gpu = gpu
-        if gpu:
-            self.base = paddle.device.cuda.memory_allocated() / 2**20
-            return
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")  # the peak starts anew
-        self.base = status("VmRSS")
-
-    def extra(self) -> float | None:
-        peak = paddle.device.cuda.max_memory_allocated() / 2**20 if self.gpu else status("VmHWM")
-        return None if peak is None or self.base is None else max(peak - self.base, 0.0)
-
-
 def limit_memory():
     """Lets an allocation fail that the machine has no memory for, rather than have the system end some process."""
     with contextlib.suppress(OSError, ImportError, ValueError):
@@ -294,7 +265,7 @@ def limit_memory():
 
         with open("/proc/meminfo", encoding="ascii") as file:
             free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-        allowed = int(0.9 * free * 1024 + status("VmSize") * 2**20)
+        allowed = int(0.9 * free * 1024 + process_memory("VmSize") * 2**20)
         resource.setrlimit(resource.RLIMIT_AS, (allowed, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 

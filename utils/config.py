@@ -209,6 +209,8 @@ class TrainConfig(_CommonConfig):
     wgan_gp_lambda: float = _setting(10.0, number(0, 1e6))
     pretrain_coarse_network: bool = _setting(False, flag)
     gan_with_mask: bool = _setting(False, flag)
+    contextual_attention: bool = _setting(True, flag)
+    amp: str = _setting("none", choice("none", "float16", "bfloat16"))
     gradient_clip: bool = _setting(False, flag)
     gradient_clip_value: float = _setting(0.1, number(0, 1e6, above=True))
     netG: GeneratorConfig = _setting(GeneratorConfig(), _section("netG", GeneratorConfig))

@@ -233,6 +233,36 @@ def test_black_picture_with_zero_weights_is_finite(dialect):
     assert all(np.isfinite(p.grad.numpy()).all() for p in network.parameters())
 
 
+@BOTH
+def test_without_contextual_attention_the_layer_alone_is_gone(dialect):
+    """One seed gives the same weights; the output is that of the full network whose layer passes features on."""
+    networks = []
+    for attention in (True, False):
+        paddle.seed(5)
+        networks.append(InpaintingGenerator(2, dialect, attention))
+    full, without = networks
+    weights = [{name: value.numpy() for name, value in network.state_dict().items()} for network in networks]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+    rng = np.random.default_rng(0)
+    image = paddle.to_tensor(rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32))
+    mask = paddle.to_tensor(np.pad(np.ones((1, 1, 16, 16), np.float32), ((0, 0), (0, 0), (8, 8), (8, 8))))
+    coarse, refined, offsets = without(image, mask)
+    assert offsets is None
+    before = full(image, mask)
+    full.fine_generator.contextual_attention.register_forward_post_hook(
+        lambda layer, inputs, outputs: (inputs[0], outputs[1])
+    )
+    after = full(image, mask)
+    assert np.array_equal(coarse.numpy(), after[0].numpy()) and np.array_equal(refined.numpy(), after[1].numpy())
+    assert not np.array_equal(refined.numpy(), before[1].numpy())
+
+    refined.square().mean().backward()
+    gradients = {name: parameter.grad.numpy() for name, parameter in without.named_parameters()}
+    assert all(np.abs(gradient).max() > 0 for name, gradient in gradients.items() if "pmconv" in name)
+
+
 def test_full_width_parameters_are_tf1s(golden):
     network = InpaintingGenerator()
     ours = golden_weights.tf1_shapes("generator", network)

@@ -9,7 +9,6 @@ from types import ModuleType
 
 import numpy as np
 import paddle
-import paddle.nn as nn
 import pytest
 
 from models.contextual_attention import ContextualAttention
@@ -145,37 +144,14 @@ def test_flushing_removes_what_is_negligible() -> None:
     assert plain_forms.sharpness(x, mask)["negligible_fraction"] == np.mean(kept < plain_forms.NEGLIGIBLE)
 
 
-def counted(network: nn.Layer, *inputs: paddle.Tensor) -> int:
-    """Multiplications and additions of a network's convolutions and dense layers, seen while it runs."""
-    total = 0
-
-    def count(layer, _, output):
-        nonlocal total
-        fan_in = layer.weight.shape[0] if isinstance(layer, nn.Linear) else int(np.prod(layer.weight.shape[1:]))
-        total += 2 * fan_in * int(np.prod(output.shape))
-
-    for layer in network.sublayers():
-        if isinstance(layer, (nn.Conv2D, nn.Linear)):
-            layer.register_forward_post_hook(count)
-    network(*inputs)
-    return total
-
-
 def test_operation_counts() -> None:
-    size = (64, 96)
-    found = counted(InpaintingGenerator(8), paddle.zeros([1, 3, *size]), paddle.zeros([1, 1, *size]))
-    assert benchmark.generator_convolutions(8) * 64 * 96 == found
-    image = paddle.zeros([1, 3, *size])
-    critics = counted(LocalCritic(4, (32, 48)), image[:, :, :32, :48]) + counted(GlobalCritic(4, size), image)
-    assert benchmark.critic_operations(size, 4) == critics
-
-    # 256x256: 1024 positions of 128 channels; 1024^2 * 2 * 9 * 128 for the scores, 16 * 128 for the pasting
-    literal = 1024**2 * (2 * 1152 + 2 * 18 + 2 * 2048)
-    assert benchmark.attention_operations((256, 256), 32, plain=True) == literal
     row = benchmark.Row("", "training", (256, 256), 2, options={"part": "iteration"})
-    generator = benchmark.generator_operations((256, 256), 32, plain=False)
+    generator = benchmark.generator_operations((256, 256), 32)
     critic = benchmark.critic_operations((256, 256), 64)
     assert benchmark.operations(row, "ours", 32, 32) == 2 * (8 * generator + 52 * critic)
+    row = benchmark.Row("", "attention", (64, 128), 2, options={"backward": True})
+    assert benchmark.operations(row, "ours", 32, 8) == 2 * 3 * 128**2 * (22 * 128 + 8)
+    assert benchmark.operations(row, "published", 32, 8) == 2 * 3 * 128**2 * (50 * 128 + 36)
     assert benchmark.operations(benchmark.Row("", "loader"), "ours", 32, 32) is None
 
 

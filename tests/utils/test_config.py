@@ -125,6 +125,7 @@ def test_instances_are_frozen_and_always_checked():
         ("print_iter: 0", "print_iter must be a whole number from 1 to 1000000000, not 0"),
         ("random_crop: 1", "random_crop must be true or false, not 1"),
         ("dialect: torch", "dialect must be one of tf1, pytorch, not 'torch'"),
+        ("amp: true", "amp must be one of none, float16, bfloat16, not True"),
         ("mask_type: [1]", "mask_type must be one of hole, mosaic, not [1]"),
         ("expname: 2018", "expname must be text, not 2018: put it in quotes"),
         ("expname: ..", "expname must be a name usable for a folder, without slashes, not '..'"),
@@ -297,7 +298,7 @@ def test_digest():
     config = TrainConfig()
     assert re.fullmatch("[0-9a-f]{16}", config_digest(config))
     assert config_digest(config) == config_digest(TrainConfig())
-    for change in ({"lr": 1e-3}, {"netG": {"ngf": 8}}, {"seed": 1}, {"dialect": "pytorch"}):
+    for change in ({"lr": 1e-3}, {"netG": {"ngf": 8}}, {"seed": 1}, {"dialect": "pytorch"}, {"amp": "float16"}):
         assert config_digest(dataclasses.replace(config, **change)) != config_digest(config)
     same = dataclasses.replace(config, niter=7, resume=True, num_workers=0, print_iter=1, keep_checkpoints=9)
     assert config_digest(same) == config_digest(config)

@@ -98,6 +98,7 @@ def restore_run(config: TrainConfig, trainer: Any, path: str, note: Callable[[st
         trainer.rng.bit_generator.state = meta["rng"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: holds no state of a training run: {error}") from None
+    _check_attention(config, meta, path)
     for name in restore_training(trainer, arrays, path):
         note(f"{name} is not in {path} and starts fresh")
     if meta.get("config_digest") != config_digest(config):
@@ -106,6 +107,18 @@ def restore_run(config: TrainConfig, trainer: Any, path: str, note: Callable[[st
         if name in meta and meta[name] != value:
             note(f"{name} differs from that of {path}: {value}, was {meta[name]}")
     return progress
+
+
+def _check_attention(config: TrainConfig, meta: dict[str, Any], path: str) -> None:
+    """CheckpointError where the weights would fit but not the network; a refinement not yet trained fits both."""
+    architecture = meta.get("architecture")
+    trained_with = architecture.get("contextual_attention", True) if isinstance(architecture, dict) else True
+    if config.contextual_attention != trained_with and not meta.get("coarse_only"):
+        here, there = (str(value).lower() for value in (config.contextual_attention, trained_with))
+        raise CheckpointError(
+            f"{path}: its refinement was trained with contextual_attention: {there} and is another network with "
+            f"{here}: train that from the start, as a run of its own (expname=NAME)"
+        )
 
 
 def _changed(before: str | None, now: str) -> str:

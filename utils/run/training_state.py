@@ -2,8 +2,8 @@
 
 Paddle keys an optimiser's state by automatic names ("conv2d_0.w_0_moment1_0"), which depend on the order in
 which layers were built; here the state goes by the parameter's place in its network, so that no layer can
-get another's moments. Does not import paddle: `trainer` is a `trainer.Trainer`, or has its `networks()` and
-`optimizers()`.
+get another's moments. Does not import paddle: `trainer` is a `trainer.Trainer`, or has its `networks()`,
+`optimizers()` and `loss_scales`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEY = re.compile(rf"(.+)_({'|'.join(_ACCUMULATORS)})_0")
 
 
 def training_arrays(trainer: Any) -> dict[str, np.ndarray]:
-    """Every weight ("generator/...") and optimiser state ("generator_optimizer/moment1/...") of a trainer."""
+    """Every weight ("generator/..."), optimiser state ("generator_optimizer/moment1/...") and loss scale."""
     arrays = {}
     for network_name, network in trainer.networks().items():
         for name, value in network.state_dict().items():
@@ -34,14 +34,16 @@ def training_arrays(trainer: Any) -> dict[str, np.ndarray]:
             if not match or match[1] not in structured:
                 raise ValueError(f"unexpected optimiser state {key!r}")
             arrays[f"{optimizer_name}/{match[2]}/{structured[match[1]]}"] = np.asarray(value)
+    for optimizer_name, loss_scale in trainer.loss_scales.items():
+        arrays[f"loss_scale/{optimizer_name}"] = np.array(loss_scale.state)
     return arrays
 
 
 def restore_training(trainer: Any, arrays: Mapping[str, np.ndarray], source: str) -> list[str]:
-    """Sets a trainer to a checkpoint's arrays and returns the names of networks that start fresh.
+    """Sets a trainer to a checkpoint's arrays and returns the names of what starts fresh.
 
-    Critics start fresh if the checkpoint has none, as after training without them. Everything else must fit:
-    CheckpointError names `source` and what is missing, left over or of another shape.
+    Critics and loss scales start fresh if the checkpoint has none, as after training without them. Everything else
+    must fit: CheckpointError names `source` and what is missing, left over or of another shape.
     """
     fresh = []
     for network_name, network in trainer.networks().items():
@@ -55,6 +57,15 @@ def restore_training(trainer: Any, arrays: Mapping[str, np.ndarray], source: str
         expected = [name for name in parameters if name.split(".")[0] not in fresh]
         if expected:
             optimizer.set_state_dict(_optimizer_state(parameters, state, f"{source}: {optimizer_name}"))
+    for optimizer_name, loss_scale in trainer.loss_scales.items():
+        key = f"loss_scale/{optimizer_name}"
+        if key not in arrays:
+            fresh.append(key)
+            continue
+        try:
+            loss_scale.state = arrays[key]
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{source}: {key} holds no loss scale: {error}") from None
     return fresh
 
 

@@ -1,15 +1,18 @@
-"""Which checkpoint a run goes on from, and the seeds after rollbacks."""
+"""Which checkpoint a run goes on from, whether it fits the run, and the seeds after rollbacks."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from utils.checkpoint import CheckpointError, checkpoint_path, save_checkpoint
+from trainer import Architecture, Objective, Optimization, Trainer
+from utils.checkpoint import CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
 from utils.config import TrainConfig
-from utils.run.state import data_seed, find_checkpoint, list_digest
+from utils.run.state import Progress, data_seed, find_checkpoint, list_digest, restore_run, save_run
+from utils.run.training_state import training_arrays
 
 
 def config(resume):
@@ -47,3 +50,57 @@ def test_list_digest_is_of_names_and_order():
     assert list_digest(["a/1.png", "b/2.png"]) == list_digest(["/x/1.png", "/y/2.png"])
     digests = [list_digest(paths) for paths in (["1", "2"], ["2", "1"], ["1"], ["1", "2", "\udcff"])]
     assert len(set(digests)) == 4 and digests[0].startswith("2-")
+
+
+def attention_run(contextual_attention, coarse_only=False, updates=0):
+    """A configuration and its trainer after some updates of the generator."""
+    config = TrainConfig(
+        train_data_path="list.txt",
+        image_shape=(32, 32, 3),
+        mask_shape=(16, 16),
+        max_delta_shape=(0, 0),
+        contextual_attention=contextual_attention,
+        pretrain_coarse_network=coarse_only,
+    )
+    architecture = Architecture(2, 2, (32, 32), (16, 16), contextual_attention=contextual_attention)
+    objective = Objective(gan_loss_alpha=0.0, coarse_only=coarse_only)
+    trainer = Trainer(architecture, objective, Optimization(), np.random.default_rng(0))
+    mask = np.zeros((1, 1, 32, 32), np.float32)
+    mask[:, :, 8:16, 8:16] = 1
+    image = np.zeros((1, 3, 32, 32), np.float32)
+    for _ in range(updates):
+        trainer.train_generator(SimpleNamespace(image=image, mask=mask, box=np.array([[4, 4, 16, 16]])))
+    return config, trainer
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_contextual_attention_stays_as_it_was(tmp_path, before):
+    """The weights would fit, but they were trained within another network."""
+    path = save_run(*attention_run(before, updates=1), str(tmp_path), Progress(3, 3))
+    notes = []
+    assert restore_run(*attention_run(before), path, notes.append) == Progress(3, 3)
+    assert notes == []
+    config, trainer = attention_run(not before)
+    weights = training_arrays(trainer)
+    was, now = str(before).lower(), str(not before).lower()
+    with pytest.raises(CheckpointError, match=f"attention: {was} and is another network with {now}: train .*expname"):
+        restore_run(config, trainer, path, notes.append)
+    unchanged = training_arrays(trainer)
+    assert all(np.array_equal(unchanged[name], weights[name]) for name in weights)
+
+
+def test_a_refinement_not_yet_trained_may_get_or_lose_contextual_attention(tmp_path):
+    path = save_run(*attention_run(True, coarse_only=True, updates=1), str(tmp_path), Progress(3, 3))
+    notes = []
+    assert restore_run(*attention_run(False), path, notes.append) == Progress(3, 3)
+    assert len(notes) == 1 and "contextual_attention: false" in notes[0]
+
+
+def test_an_older_checkpoint_had_contextual_attention(tmp_path):
+    path = save_run(*attention_run(True, updates=1), str(tmp_path), Progress(3, 3))
+    arrays, meta = load_checkpoint(path)
+    del meta["architecture"]["contextual_attention"]
+    save_checkpoint(path, arrays, meta)
+    assert restore_run(*attention_run(True), path, pytest.fail) == Progress(3, 3)
+    with pytest.raises(CheckpointError, match="contextual_attention: true and is another network"):
+        restore_run(*attention_run(False), path, pytest.fail)

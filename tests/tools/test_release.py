@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tester
+from tests import tiny_checkpoint
+from utils.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from utils.config import TrainConfig, load_config, to_yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+spec = importlib.util.spec_from_file_location("release", PROJECT / "tools" / "release.py")
+release = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(release)
+
+TERMS = ["--data", "320 photographs", "--licence", "research only"]
+
+
+def write(folder: Path, iteration: int, gain: float = 1.0, **changes) -> str:
+    """A training checkpoint whose weights are `gain` times those of the others."""
+    config = TrainConfig(train_data_path="/home/someone/photos/train.txt", resume="latest")
+    arrays = tiny_checkpoint.arrays(gain=gain)
+    arrays["local_critic/linear.weight"] = np.ones((2, 1), np.float32)
+    arrays["generator_optimizer/moment1/coarse_generator.conv1.conv.bias"] = np.ones(4, np.float32)
+    path = checkpoint_path(str(folder), iteration)
+    more = {"config": to_yaml(config), "rng": {"state": 1}, "paddle": "3.3.1", "position": 5}
+    save_checkpoint(path, arrays, tiny_checkpoint.meta(iteration=iteration, **{**more, **changes}))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    for iteration, gain in ((10, 9.0), (20, 1.0), (30, 3.0)):
+        write(folder, iteration, gain)
+    (folder / "train.txt").write_text("Iter: [30/30] l1: 0.5 speed: 1.00 batches/s\n")
+    return folder
+
+
+def test_a_release(run: Path, tmp_path: Path, capsys) -> None:
+    results = tmp_path / "val_center"
+    results.mkdir()
+    (results / "test.txt").write_text("python test.py\n")
+    (tmp_path / "terms.txt").write_text("Non-commercial research.\n")
+    output = tmp_path / "checkpoints" / "released"
+    arguments = ["--data", "320 photographs", "--licence", str(tmp_path / "terms.txt")]
+    metrics = ["--metrics", str(results / "test.txt")]
+    assert release.main([str(run), "--output", str(output), *arguments, *metrics]) == 0
+    files = {"generator.npz", "config.yaml", "train.txt", "metrics_val_center.txt", "README.md", "SHA256SUMS"}
+    assert {path.name for path in output.iterdir()} == files
+
+    arrays, meta = load_checkpoint(str(output / "generator.npz"))
+    newest = tiny_checkpoint.arrays(gain=3.0)
+    assert arrays.keys() == newest.keys()
+    assert all(array.dtype == np.float32 and (array == newest[name]).all() for name, array in arrays.items())
+    assert meta["averaged"] == ["checkpoint_00000030.npz"] and meta["paddle"] == "3.3.1" and "rng" not in meta
+    model = tester.Tester(str(output / "generator.npz")).model
+    assert (model.channels, model.iteration, model.coarse_only) == (4, 30, False)
+
+    config = load_config(str(output / "config.yaml"))
+    assert config.train_data_path == ".../photos/train.txt" and config.resume is False and config.data_root == ""
+    assert not any(b"someone" in path.read_bytes() for path in output.iterdir())
+    assert (output / "train.txt").read_bytes() == (run / "train.txt").read_bytes()
+    readme = (output / "README.md").read_text()
+    assert "320 photographs" in readme and "Non-commercial research." in readme and "for 30 iterations." in readme
+    digest = hashlib.sha256((run / "checkpoint_00000030.npz").read_bytes()).hexdigest()
+    assert f"- checkpoint_00000030.npz, SHA-256 {digest}" in readme
+    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=output, capture_output=True).returncode == 0
+    assert (output / "SHA256SUMS").read_text().count("\n") == len(files) - 1
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_mean_of_several(run: Path, tmp_path: Path, by_name: bool) -> None:
+    """Weights of 1 and 3 times the same: the mean is twice."""
+    sources = [str(run), "--average", "2"]
+    if by_name:
+        sources = [checkpoint_path(str(run), 20), checkpoint_path(str(run), 30)]
+    assert release.main([*sources, "--output", str(tmp_path / "out"), *TERMS]) == 0
+    arrays, meta = load_checkpoint(str(tmp_path / "out/generator.npz"))
+    for name, array in tiny_checkpoint.arrays().items():
+        np.testing.assert_allclose(arrays[name], 2 * array, rtol=1e-6)
+    assert meta["averaged"] == ["checkpoint_00000020.npz", "checkpoint_00000030.npz"] and meta["iteration"] == 30
+    readme = (tmp_path / "out/README.md").read_text()
+    assert "the mean of the weights of 2 checkpoints" in " ".join(readme.split())
+
+
+def test_git_keeps_a_release_and_no_run() -> None:
+    def ignored(path: str) -> bool:
+        return subprocess.run(["git", "check-ignore", "-q", path], cwd=PROJECT).returncode == 0
+
+    if not (PROJECT / ".git").exists():
+        pytest.skip("not a git checkout")
+    assert not any(ignored(f"checkpoints/released/{name}") for name in ("generator.npz", "train.txt", "SHA256SUMS"))
+    assert ignored("checkpoints/small/hole_x/checkpoint_00000001.npz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["RUN", "--average", "4"], "holds 3 checkpoints; 4 are needed"),
+        (["RUN", "--average", "0"], "--average must be a whole number from 1"),
+        (["absent.npz"], "absent.npz: no such checkpoint"),
+        (["RUN/checkpoint_00000010.npz", "--average", "2"], "checkpoints given by name are all averaged"),
+        (["RUN/checkpoint_00000010.npz", "OTHER"], "is of another network than .*: architecture, coarse_only differ"),
+        (["BARE"], "bare/checkpoint_00000001.npz: does not hold the configuration of a run"),
+        (["RUN", "--metrics", "absent/test.txt"], "absent/test.txt: cannot be read: No such file"),
+        (["RUN", "--metrics", "a/test.txt", "b/../a/test.txt"], "two of them are in folders of one name"),
+        (["RUN", "--output", "RUN"], "is not empty: remove it, or name another folder"),
+    ],
+)
+def test_one_line_says_what_is_wrong_and_nothing_is_left(run, tmp_path, capsys, arguments, message) -> None:
+    network = {"generator_channels": 4, "dialect": "tf1", "contextual_attention": False}
+    other = write(tmp_path / "other", 40, architecture=network, coarse_only=True)
+    bare = write(tmp_path / "bare", 1, config=None)
+    for name, path in (("RUN", run), ("OTHER", other), ("BARE", bare)):
+        arguments = [word.replace(name, str(path)) for word in arguments]
+    with pytest.raises(SystemExit) as exit_:
+        release.main(["--output", str(tmp_path / "out"), *TERMS, *arguments])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(message, error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_too_many(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(release, "MAX_BYTES", 1000)
+    with pytest.raises(SystemExit):
+        release.main([str(run), "--output", str(tmp_path / "out"), *TERMS])
+    assert "weights are more than 1,000 bytes" in capsys.readouterr().err

@@ -1,0 +1,191 @@
+"""What the study runs and in which order, without running it; trainings and evaluations are stood in for."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
+from utils.config import TestConfig, TrainConfig, load_config, run_folder, to_yaml
+from utils.evaluation.report import portable_command
+
+PROJECT = Path(__file__).resolve().parents[2]
+ROWS = ["full", "without_attention", "without_discounting", "without_critics"]
+
+
+def load(path: str):
+    spec = importlib.util.spec_from_file_location(f"a_{Path(path).stem}", PROJECT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+study = load("tools/study.py")
+
+
+class Scripts:
+    """Stands in for run_script: writes what the scripts would and keeps the commands."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.stop_at: int | None = None  # the training of this number is stopped half-way
+
+    def __call__(self, command: list[str]) -> None:
+        self.commands.append(command)
+        (self.train if command[0] == "train.py" else self.test)(command)
+
+    def train(self, command: list[str]) -> None:
+        overrides = [word for word in command[3:] if "=" in word]
+        config = load_config(command[2], TrainConfig, overrides)
+        stopped = self.stop_at == sum(command[0] == "train.py" for command in self.commands)
+        iteration = config.niter // 2 if stopped else config.niter
+        folder = Path(run_folder(config))
+        save_checkpoint(checkpoint_path(str(folder), iteration), {"w": np.zeros(1)}, {})
+        (folder / "config.yaml").write_text(to_yaml(config))
+        if stopped:
+            raise KeyboardInterrupt
+
+    def test(self, command: list[str]) -> None:
+        """The model's PSNR is 10, and 1, 2 and 3 for full, another row and the second seed; telea has 15."""
+        output = Path(command[command.index("--output") + 1])
+        output.mkdir(exist_ok=True)
+        (output / "test.txt").write_text(portable_command(command) + "\n")
+        psnr = 10.0 + ("full" in str(output)) + 2 * ("without" in str(output)) + 3 * ("seed1" in str(output))
+        methods = {"telea": 15.0, "model": psnr} if "--baselines" in command else {"model": psnr}
+        with open(output / "test.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "hole_number", "hole", "method", "hole_psnr", "hole_ssim", "hole_l1"])
+            for index in range(2):
+                writer.writerows([index, 0, "box", method, value + index, 0, 0] for method, value in methods.items())
+        (output / "extremes.png").write_bytes(b"")
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch) -> Scripts:
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "val", "urban_val"):
+        (tmp_path / f"{name}.txt").write_text("a.png\n")
+    (tmp_path / "a.png").write_bytes(b"")
+    settings = "train_data_path: train.txt\nval_data_path: val.txt\nimage_shape: [64, 64, 3]\nmask_shape: [32, 32]\n"
+    (tmp_path / "c.yaml").write_text(settings + "max_delta_shape: [8, 8]\ndataset_name: small\nniter: 10\n")
+    stand_in = Scripts()
+    monkeypatch.setattr(study, "run_script", stand_in)
+    return stand_in
+
+
+def run(*arguments: str) -> int:
+    return study.main(["--config", "c.yaml", *arguments])
+
+
+def test_the_commands_are_what_the_scripts_take(scripts: Scripts, capsys) -> None:
+    """Shown and not run; rows differ in their key, name and seed alone."""
+    assert run("--dry-run", "--val", "val.txt", "urban_val.txt", "niter=20") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert scripts.commands == [] and not Path("checkpoints").exists()
+    assert [line[2:] for line in lines if line.startswith("#")] == [
+        *(f"{row}_seed0" for row in ROWS), "full_seed1", "without_attention_seed1",
+        "full_seed2", "without_attention_seed2",
+    ]  # fmt: skip
+    commands = [line.split()[1:] for line in lines if line.startswith("python")]
+    trainings = [command[1:] for command in commands if command[0] == "train.py"]
+    evaluations = [command[1:] for command in commands if command[0] == "test.py"]
+    assert len(trainings) == 8 and len(evaluations) == 32
+    parse = load("train.py").parse_arguments
+    configs = [load_config("c.yaml", TrainConfig, parse(command).overrides) for command in trainings]
+    assert {config.niter for config in configs} == {20}
+    assert [config.seed for config in configs] == [0, 0, 0, 0, 1, 1, 2, 2]
+    full, *others = configs[:4]
+    for config, key in zip(others, ("contextual_attention", "discounted_mask", "gan_loss_alpha")):
+        differing = {name for name in vars(full) if getattr(config, name) != getattr(full, name)}
+        assert differing == {key, "expname"} and not getattr(config, key)
+    parse = load("test.py").parse_arguments
+    tested = [parse(command) for command in evaluations]
+    settings = [load_config("c.yaml", TestConfig, args.overrides) for args in tested]
+    assert {config.seed for config in settings} == {0}  # the same holes for all
+    assert [(c.val_data_path, c.protocol, c.holes_per_image) for c in settings[:4]] == [
+        ("val.txt", "center", 1), ("val.txt", "random_box", 5),
+        ("urban_val.txt", "center", 1), ("urban_val.txt", "random_box", 5),
+    ]  # fmt: skip
+    assert [args.baselines for args in tested] == [True] * 4 + [False] * 28
+    assert tested[4].checkpoint == "checkpoints/small/hole_without_attention_seed0/checkpoint_00000020.npz"
+
+
+def test_the_table_and_that_nothing_is_done_twice(scripts: Scripts, capsys) -> None:
+    assert run("--seeds", "2", "--other-seeds", "0") == 0
+    assert [command[0] for command in scripts.commands] == (["train.py"] + ["test.py"] * 4) * 4
+    table = Path("checkpoints/small/comparison.md").read_text()
+    # photographs have 10 and 11 more; seeds 0 and 3
+    assert "| telea |  | 15.500 ± 0.500 |" in table
+    assert "| full | 2 | 13.000 ± 0.500 ± 1.500 |" in table
+    assert "| without_attention | 2 | 14.000 ± 0.500 ± 1.500 |" in table
+    assert "| without_attention | 2 | -1.000 ± 0.000 ± 0.000 |" in table
+    assert "| telea | 2 | -2.500 ± 0.000 ± 1.500 |" in table
+    assert "without_critics" not in table
+    assert table.count("## ") == 5 and "## urban_val, random_box: 2 photographs, 2 holes" in table
+    capsys.readouterr()
+
+    done = len(scripts.commands)
+    assert run("--seeds", "2", "--other-seeds", "0") == 0
+    assert len(scripts.commands) == done
+    assert capsys.readouterr().out.count("trained before; evaluated before") == 4
+    Path("checkpoints/small/hole_full_seed1/val_center/extremes.png").unlink()
+    assert run("--seeds", "2", "--other-seeds", "1", "--output", "out/table") == 0
+    assert [command[0] for command in scripts.commands[done:]] == (["train.py"] + ["test.py"] * 4) * 2 + ["test.py"]
+    assert "| without_critics | 1 | -1.000 ± 0.000 |" in Path("out/table.md").read_text()
+    assert Path("out/table.csv").read_text().startswith("list,protocol,")
+
+
+def test_a_stopped_study_goes_on(scripts: Scripts, capsys) -> None:
+    scripts.stop_at = 2
+    with pytest.raises(SystemExit) as exit_:
+        run("--seeds", "1", "--other-seeds", "0")
+    assert exit_.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+    # of the finished row there is a table
+    assert "| full | 1 | 11.500 ± 0.500 |" in Path("checkpoints/small/comparison.md").read_text()
+    assert list_checkpoints("checkpoints/small/hole_without_attention_seed0")[-1][0] == 5
+    done = len(scripts.commands)
+    assert run("--seeds", "1", "--other-seeds", "0") == 0
+    first, *others = scripts.commands[done:]
+    assert first[-2:] == ["--resume", "latest"] and "expname=without_attention_seed0" in first
+    assert [command[0] for command in others] == ["test.py"] * 4
+
+
+def test_other_settings_are_another_study(scripts: Scripts, capsys) -> None:
+    assert run("--seeds", "1", "--other-seeds", "0") == 0
+    done = len(scripts.commands)
+    with pytest.raises(SystemExit):
+        run("--seeds", "1", "--other-seeds", "0", "lr=0.01")
+    message = "hole_full_seed0: was trained with other settings than now (lr: 0.01): remove it, or give the study"
+    assert message in capsys.readouterr().err and len(scripts.commands) == done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "--seeds must be a whole number from 1"),
+        (["--other-seeds", "-1"], "--other-seeds must be a whole number from 0"),
+        (["--val", "val.txt", "absent.txt"], "the file list absent.txt does not exist"),
+        (["--train", "absent.txt"], "the file list absent.txt does not exist"),
+        (["--val", "val.txt", "./val.txt"], "--val: two lists are called val and val"),
+        (["nitre=5"], "unknown key 'nitre': did you mean niter?"),
+        (["--val", "val.txt", "mask_shape=[80,80]"], "mask_shape and margin do not fit into image_shape"),
+    ],
+)
+def test_one_line_says_what_is_wrong_before_anything_runs(scripts: Scripts, capsys, arguments, message: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run(*arguments)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert message in error and scripts.commands == []
+
+
+def test_the_published_configuration() -> None:
+    path = str(PROJECT / "configs/ablation64.yaml")
+    config = load_config(path)
+    assert run_folder(config) == "checkpoints/ablation64/hole_benchmark"
+    assert config.contextual_attention and config.discounted_mask and config.gan_loss_alpha > 0
+    assert load_config(path, TestConfig).image_shape == (64, 64, 3)

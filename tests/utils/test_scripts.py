@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from utils import scripts
+from utils.evaluation.report import portable_command
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch) -> Path:
+    """A folder with a script that does what its first argument says."""
+    monkeypatch.setattr(scripts, "PROJECT", tmp_path)
+    (tmp_path / "script.py").write_text(
+        "import os, signal, sys, time\n"
+        "print('to stdout')\n"
+        "print('3/10 holes', 'warning: something', sep='\\n', file=sys.stderr)\n"
+        "if sys.argv[1] == 'wait':\n"
+        "    received = []\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "        signal.signal(number, lambda number, frame: received.append(number))\n"
+        "    open(sys.argv[2], 'w').close()\n"
+        "    while not received: time.sleep(0.01)\n"
+        "    time.sleep(0.3)\n"
+        "    open(sys.argv[2], 'w').write(str(received))\n"
+        "elif sys.argv[1] == 'die': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "else: sys.exit(int(sys.argv[1]))\n"
+    )
+    return tmp_path
+
+
+def test_a_script_that_succeeds_shows_its_warnings_alone(project: Path, capfd) -> None:
+    scripts.run_script(["script.py", "0"])
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err == "warning: something\n"
+
+
+@pytest.mark.parametrize(("what", "message"), [("3", "ended with exit code 3"), ("die", "was ended by signal 9")])
+def test_a_script_that_fails_is_named(project: Path, what: str, message: str) -> None:
+    with pytest.raises(scripts.ScriptError, match=f"^python script.py {what} 'a b': {message}; its own message"):
+        scripts.run_script(["script.py", what, "a b"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_once_and_the_script_may_end(project: Path, number: int) -> None:
+    mark, before = project / "mark", signal.getsignal(number)
+
+    def send() -> None:
+        while not mark.exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        scripts.run_script(["script.py", "wait", str(mark)])
+    thread.join()
+    assert mark.read_text() == str([int(number)])
+    assert signal.getsignal(number) is before
+
+
+def test_when_an_evaluation_is_done(tmp_path: Path) -> None:
+    """All files, of this command, in the order in which test.py writes them, after the checkpoint."""
+    command = ["test.py", "--checkpoint", "c.npz", "val_data_path=a b"]
+    checkpoint, summary, last = (tmp_path / name for name in ("c.npz", "test.txt", "extremes.png"))
+
+    def done(arguments=command) -> bool:
+        return scripts.is_evaluated(arguments, str(checkpoint), str(tmp_path))
+
+    assert not done()
+    summary.write_text(portable_command(command) + "\n\nfigures\n")
+    last.write_bytes(b"")
+    assert not done()
+    checkpoint.write_bytes(b"")
+    for number, path in enumerate((checkpoint, summary, last)):
+        os.utime(path, (1000 + number, 1000 + number))
+    assert done()
+    assert not done([*command, "--baselines"])
+    os.utime(checkpoint, (2000, 2000))  # trained again
+    assert not done()
+    os.utime(checkpoint, (1000, 1000))
+    os.utime(summary, (2000, 2000))  # evaluated again, but not to the end
+    assert not done()
+    summary.write_bytes(b"\xff\xfe")
+    assert not done()

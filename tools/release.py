@@ -1,0 +1,211 @@
+"""Makes a training run's generator fit to be published: its weights alone, and beside them what they are.
+
+    python tools/release.py RUN_FOLDER --output checkpoints/released --data TEXT --licence TEXT [--average K]
+    python tools/release.py A.npz B.npz --output checkpoints/released --data notes.txt --licence terms.txt
+
+Writes generator.npz (float32, no critics, no optimisers, at most 20 MB), config.yaml, train.txt, the summaries given
+with --metrics, README.md and SHA256SUMS into a new folder. With several checkpoints, or --average K of a run, the
+weights are their mean, and the README names them. --data and --licence are a text or a file that holds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(1, str(PROJECT))
+
+import numpy as np  # noqa: E402
+
+from utils.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, section  # noqa: E402
+from utils.cli import UserError, friendly_errors  # noqa: E402
+from utils.config import ConfigError, TrainConfig, to_yaml  # noqa: E402
+from utils.config_file import parse_yaml  # noqa: E402
+from utils.evaluation.report import portable_path, prepare_folder, write_text  # noqa: E402
+
+MAX_BYTES = 20_000_000
+LINE = 118  # of text, characters
+# Of a checkpoint's meta: what is needed to build the generator and to say where it comes from.
+KEPT = ("architecture", "iteration", "mask_type", "mosaic_unit_size", "coarse_only", "paddle", "photographs")
+SAME = ("architecture", "mask_type", "mosaic_unit_size", "coarse_only")
+
+
+class ReleaseError(UserError):
+    """Nothing can be released; the message names the file or the option."""
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Publishes a run's generator: weights, log, metrics, checksums.")
+    parser.add_argument("sources", nargs="+", metavar="RUN_FOLDER_OR_CHECKPOINT")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="e.g. checkpoints/released; must be new")
+    parser.add_argument("--average", type=int, default=1, metavar="K", help="mean of the run's last K checkpoints")
+    parser.add_argument("--data", required=True, metavar="TEXT|FILE", help="what it was trained on")
+    parser.add_argument("--licence", required=True, metavar="TEXT|FILE", help="the terms of weights and data")
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="TEST_TXT", help="summaries that test.py wrote")
+    args = parser.parse_args(argv)
+    if args.average < 1:
+        raise ReleaseError(f"--average must be a whole number from 1, not {args.average}")
+    return args
+
+
+def find_sources(sources: Sequence[str], average: int) -> list[str]:
+    """Paths of the checkpoints, oldest first."""
+    if len(sources) == 1 and os.path.isdir(sources[0]):
+        found = [path for _, path in list_checkpoints(sources[0])]
+        if len(found) < average or not found:
+            raise ReleaseError(f"{sources[0]}: holds {len(found)} checkpoints; {average} are needed")
+        return found[-average:]
+    if average != 1:
+        raise ReleaseError("--average is of a run's folder; checkpoints given by name are all averaged")
+    return list(sources)
+
+
+def mean_generator(paths: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The mean of the generators' weights, float32 by name, and the last checkpoint's meta."""
+    sums: dict[str, np.ndarray] = {}
+    first: dict[str, Any] = {}
+    for path in paths:
+        arrays, meta = load_checkpoint(path)
+        weights = section(arrays, "generator")
+        if not weights:
+            raise ReleaseError(f"{path}: holds no generator")
+        if not sums:
+            first, sums = meta, {name: np.zeros(array.shape) for name, array in weights.items()}
+        different = [key for key in SAME if meta.get(key) != first.get(key)]
+        shapes = [{name: array.shape for name, array in part.items()} for part in (weights, sums)]
+        if different or shapes[0] != shapes[1]:
+            reason = f"{', '.join(different)} differ" if different else "its weights have other names or shapes"
+            raise ReleaseError(f"{path}: is of another network than {paths[0]}: {reason}")
+        for name, array in weights.items():
+            sums[name] += array
+    return {f"generator/{name}": (total / len(paths)).astype(np.float32) for name, total in sums.items()}, meta
+
+
+def publishable_config(meta: dict[str, Any], source: str) -> str:
+    """The run's configuration as YAML, without the folders of the machine that it ran on."""
+    try:
+        config = TrainConfig(**parse_yaml(meta["config"]))
+    except (KeyError, TypeError, ConfigError):
+        raise ReleaseError(f"{source}: does not hold the configuration of a run of train.py") from None
+    keys = ("train_data_path", "val_data_path", "data_root")
+    paths = {key: portable_path(getattr(config, key)) for key in keys if getattr(config, key)}
+    return to_yaml(dataclasses.replace(config, resume=False, **paths))
+
+
+def text_of(value: str) -> str:
+    """A text, or the content of the file that it names."""
+    return (read_text(value) if os.path.isfile(value) else value).strip()
+
+
+def sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ReleaseError(f"{path}: is not text") from None
+
+
+def read_metrics(paths: Sequence[str]) -> dict[str, str]:
+    """The summaries by the names that they are published under, metrics_<name of their folder>.txt."""
+    names = [f"metrics_{os.path.basename(os.path.dirname(os.path.abspath(path)))}.txt" for path in paths]
+    if len(set(names)) != len(names):
+        raise ReleaseError(f"--metrics: two of them are in folders of one name: {', '.join(sorted(names))}")
+    return {name: read_text(path) for name, path in zip(names, paths)}
+
+
+def describe(
+    generator: str, paths: Sequence[str], meta: dict[str, Any], weights: int, terms: dict[str, str], files: list[str]
+) -> str:
+    """The README of the folder. terms: texts by their headings."""
+    network = meta["architecture"]
+    attention = "with" if network.get("contextual_attention", True) else "without"
+    stage = "coarse stage only" if meta.get("coarse_only") else f"two stages, {attention} contextual attention"
+    size = " x ".join(map(str, network.get("image_size") or ["?"]))
+    hole = " x ".join(map(str, network.get("box_size") or ["?"]))
+    averaged = "" if len(paths) == 1 else f", the mean of the weights of {len(paths)} checkpoints of the run"
+    sources = [f"- {os.path.basename(path)}, SHA-256 {sha256(path)}" for path in paths]
+    what = (
+        f"{network['generator_channels']} channels, {stage}, dialect {network['dialect']}, {weights:,} weights "
+        f"(float32). Trained by train.py at {size} pixels with boxes of {hole} for {meta['iteration']} iterations"
+        f"{averaged}."
+    )
+    made = (
+        "config.yaml is the run's configuration and train.txt, where it is here, its log. tools/release.py took the "
+        "generator out of:"
+    )
+    usage = "python test.py --image IN.png --mask MASK.png --output OUT.png --checkpoint"
+    return "\n".join(
+        [
+            "# A trained generator",
+            "",
+            textwrap.fill(what, LINE),
+            "",
+            f"    {usage} {portable_path(generator)}",
+            "",
+            *(line for heading, text in terms.items() for line in (f"## {heading}", "", text, "")),
+            "## How it was made",
+            "",
+            textwrap.fill(made, LINE),
+            "",
+            *sources,
+            "",
+            "## Files",
+            "",
+            *(f"- {name}" for name in files),
+            "",
+            "`sha256sum -c SHA256SUMS` in this folder checks them.",
+            "",
+        ]
+    )
+
+
+def release(args: argparse.Namespace) -> None:
+    paths = find_sources(args.sources, args.average)
+    if os.path.isdir(args.output) and os.listdir(args.output):
+        raise ReleaseError(f"{args.output}: is not empty: remove it, or name another folder")
+    arrays, last = mean_generator(paths)
+    weights = sum(array.size for array in arrays.values())
+    if 4 * weights > MAX_BYTES:
+        raise ReleaseError(f"{paths[-1]}: {weights:,} weights are more than {MAX_BYTES:,} bytes")
+    config = publishable_config(last, paths[-1])
+    texts = {"config.yaml": config}
+    log = os.path.join(os.path.dirname(paths[-1]), "train.txt")
+    if os.path.isfile(log):
+        texts["train.txt"] = read_text(log)
+    texts.update(read_metrics(args.metrics))
+    terms = {"Data": text_of(args.data), "Licence and terms": text_of(args.licence)}
+    generator = os.path.join(args.output, "generator.npz")
+    texts["README.md"] = describe(generator, paths, last, weights, terms, ["generator.npz", *texts])
+
+    meta = {key: last[key] for key in KEPT if key in last}
+    meta.update(config=config, averaged=[os.path.basename(path) for path in paths])
+    prepare_folder(args.output)
+    save_checkpoint(generator, arrays, meta)
+    for name, text in texts.items():
+        write_text(os.path.join(args.output, name), text)
+    sums = [f"{sha256(os.path.join(args.output, name))}  {name}\n" for name in ("generator.npz", *texts)]
+    write_text(os.path.join(args.output, "SHA256SUMS"), "".join(sums))
+    print(f"{generator}: {os.path.getsize(generator):,} bytes, {weights:,} weights, from {', '.join(paths)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    with friendly_errors():
+        release(parse_arguments(argv))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

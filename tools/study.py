@@ -1,0 +1,244 @@
+"""Trains and evaluates the small comparison: with and without attention, spatial discounting, critics.
+
+    python tools/study.py [--train LIST] [--val LIST ...] [--seeds 3] [--other-seeds 1] [key=value ...]
+    python tools/study.py --dry-run          shows the commands of every row and runs none
+
+Every row is a command of train.py and a few of test.py, which can be run by hand as well. Rows that are finished are
+passed over and one that was stopped is resumed, so that the same command goes on after Ctrl-C. key=value changes all
+rows alike. The table is written after every row, over all rows that are finished by then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(1, str(PROJECT))
+
+from data.file_list import DataError, read_file_list  # noqa: E402
+from utils.checkpoint import checkpoint_path, list_checkpoints  # noqa: E402
+from utils.cli import UserError, friendly_errors  # noqa: E402
+from utils.config import TestConfig, TrainConfig, config_digest, load_config, run_folder, to_yaml  # noqa: E402
+from utils.evaluation.baselines import BASELINES  # noqa: E402
+from utils.evaluation.comparison import (  # noqa: E402
+    Measured,
+    check_same_holes,
+    estimate,
+    estimate_difference,
+    read_measured,
+)
+from utils.evaluation.comparison_table import Difference, Table, Value, tables_csv, tables_text  # noqa: E402
+from utils.evaluation.report import portable_command, prepare_folder, write_text  # noqa: E402
+from utils.scripts import command_line, is_evaluated, run_script  # noqa: E402
+
+FULL = "full"
+ROWS = {
+    FULL: (),
+    "without_attention": ("contextual_attention=false",),
+    "without_discounting": ("discounted_mask=false",),
+    "without_critics": ("gan_loss_alpha=0",),
+}
+MAIN_PAIR = (FULL, "without_attention")
+PROTOCOLS = {"center": ("protocol=center",), "random_box": ("protocol=random_box", "holes_per_image=5")}
+SECOND_LIST = "urban_val.txt"  # of repeated structure; beside the configuration's val_data_path
+
+
+class Row(NamedTuple):
+    """One training and its evaluations."""
+
+    kind: str  # of ROWS
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_seed{self.seed}"
+
+
+class Study:
+    """The commands of every row, and where their files are."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.config, self.overrides = args.config, list(args.overrides)
+        values = load_config(args.config, TrainConfig, args.overrides)
+        self.train_list = args.train or values.train_data_path
+        beside = os.path.join(os.path.dirname(values.val_data_path), SECOND_LIST)
+        self.val_lists = args.val or [values.val_data_path, beside]
+        self.list_names = [os.path.splitext(os.path.basename(path.rstrip("/")))[0] for path in self.val_lists]
+        if len(set(self.list_names)) != len(self.list_names):
+            raise UserError(f"--val: two lists are called {' and '.join(self.list_names)}: give them other names")
+        counts = {kind: args.seeds if kind in MAIN_PAIR else args.other_seeds for kind in ROWS}
+        # Seed by seed, so that a study that is stopped early has complete comparisons.
+        self.rows = [Row(kind, seed) for seed in range(max(counts.values())) for kind in ROWS if seed < counts[kind]]
+
+    def settings(self, row: Row) -> list[str]:
+        lists = [f"train_data_path={self.train_list}", f"val_data_path={self.val_lists[0]}"]
+        return [*self.overrides, *ROWS[row.kind], f"expname={row.name}", f"seed={row.seed}", *lists]
+
+    def training(self, row: Row) -> list[str]:
+        return ["train.py", "--config", self.config, *self.settings(row)]
+
+    def resolved(self, row: Row) -> TrainConfig:
+        return load_config(self.config, TrainConfig, self.settings(row))
+
+    def checkpoint(self, row: Row) -> str:
+        config = self.resolved(row)
+        return checkpoint_path(run_folder(config), config.niter)
+
+    def output(self, row: Row, list_name: str, protocol: str) -> str:
+        return os.path.join(run_folder(self.resolved(row)), f"{list_name}_{protocol}")
+
+    def evaluations(self, row: Row) -> dict[str, list[str]]:
+        """The test.py commands of a row by their output folders. The holes' seed is the configuration's."""
+        commands = {}
+        for list_name, path in zip(self.list_names, self.val_lists):
+            for protocol, settings in PROTOCOLS.items():
+                output = self.output(row, list_name, protocol)
+                command = ["test.py", "--config", self.config, *self.overrides, f"val_data_path={path}", *settings]
+                command += ["--checkpoint", self.checkpoint(row), "--output", output]
+                # The classical methods do not depend on the training: once is enough.
+                commands[output] = [*command, "--baselines"] if row == Row(FULL, 0) else command
+        return commands
+
+    def check(self) -> None:
+        """What would otherwise be found out after hours: lists that are missing, holes that do not fit."""
+        for path in (self.train_list, *self.val_lists):
+            read_file_list(path)
+        for settings in PROTOCOLS.values():
+            load_config(self.config, TestConfig, [*self.overrides, f"val_data_path={self.val_lists[0]}", *settings])
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Trains and evaluates the small comparison, row by row.")
+    default = "configs/ablation64.yaml"
+    parser.add_argument("--config", default=default, help="YAML file (default: %(default)s)")
+    parser.add_argument("--train", metavar="LIST", help="photographs to train on (default: the configuration's)")
+    parser.add_argument(
+        "--val", nargs="+", metavar="LIST", help=f"to evaluate on (default: the configuration's and {SECOND_LIST})"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of the pair with and without attention (%(default)s)")
+    parser.add_argument("--other-seeds", type=int, default=1, help="of the other rows (%(default)s)")
+    parser.add_argument("--output", metavar="PATH", help="writes PATH.md and PATH.csv (default: beside the runs)")
+    parser.add_argument("--dry-run", action="store_true", help="show the commands")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all rows, e.g. niter=2000")
+    args = parser.parse_intermixed_args(argv)
+    if args.val:  # an option of several words takes those behind it, too
+        args.overrides += [word for word in args.val if "=" in word and not os.path.exists(word)]
+        args.val = [word for word in args.val if word not in args.overrides]
+    for name, least in (("seeds", 1), ("other_seeds", 0)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} must be a whole number from {least}")
+    return args
+
+
+def train(study: Study, row: Row) -> str:
+    """Trains a row as far as is missing; what was done, in words."""
+    config, checkpoint = study.resolved(row), study.checkpoint(row)
+    folder = run_folder(config)
+    found = list_checkpoints(folder)
+    if found:
+        refuse_other_configuration(config, folder)
+    if os.path.exists(checkpoint):
+        return "trained before"
+    started = time.monotonic()
+    run_script([*study.training(row), *(["--resume", "latest"] if found else [])])
+    done = config.niter - (found[-1][0] if found else 0)
+    return f"{done} iterations in {time.monotonic() - started:.0f} s"
+
+
+def refuse_other_configuration(config: TrainConfig, folder: str) -> None:
+    """UserError if the run in the folder was of other settings than its row has now."""
+    path = os.path.join(folder, "config.yaml")
+    before = load_config(path, TrainConfig)
+    if config_digest(before) != config_digest(config):
+        old = set(to_yaml(before).splitlines())
+        lines = [line for line in to_yaml(config).splitlines() if not line.startswith("resume:")]
+        changed = "; ".join(line for line in lines if line not in old)
+        raise UserError(f"{folder}: was trained with other settings than now ({changed}): remove it, or give the "
+                        "study another dataset_name=NAME")
+
+
+def evaluate(study: Study, row: Row) -> str:
+    missing = {
+        output: command
+        for output, command in study.evaluations(row).items()
+        if not is_evaluated(command, study.checkpoint(row), output)
+    }
+    for command in missing.values():
+        run_script(command)
+    return f"{len(missing)} evaluations" if missing else "evaluated before"
+
+
+def collect(study: Study) -> list[Table]:
+    """A table for every list and protocol, of the rows whose results are there."""
+    finished = [
+        row
+        for row in study.rows
+        if all(is_evaluated(command, study.checkpoint(row), output)
+               for output, command in study.evaluations(row).items())
+    ]
+    return [
+        make_table(study, finished, list_name, protocol) for list_name in study.list_names for protocol in PROTOCOLS
+    ]
+
+
+def make_table(study: Study, finished: list[Row], list_name: str, protocol: str) -> Table:
+    files = {row: os.path.join(study.output(row, list_name, protocol), "test.csv") for row in finished}
+    results = {row: read_measured(path) for row, path in files.items()}
+    models = {row: methods["model"] for row, methods in results.items()}
+    check_same_holes({files[row]: measured for row, measured in models.items()})
+    classical = {method: results[finished[0]][method] for method in BASELINES if method in results[finished[0]]}
+    values = [Value(method, 0, estimate([measured])) for method, measured in classical.items()]
+    full = {row.seed: measured for row, measured in models.items() if row.kind == FULL}
+    differences = [
+        Difference(method, len(full), estimate_difference(list(full.values()), [measured] * len(full)))
+        for method, measured in classical.items()
+        if full
+    ]
+    for kind in reversed(ROWS):  # the full model last, as in the tables of test.py
+        runs: dict[int, Measured] = {row.seed: measured for row, measured in models.items() if row.kind == kind}
+        shared = [seed for seed in runs if seed in full]
+        if runs:
+            values.append(Value(kind, len(runs), estimate(list(runs.values()))))
+        if shared and kind != FULL:
+            paired = estimate_difference([full[seed] for seed in shared], [runs[seed] for seed in shared])
+            differences.append(Difference(kind, len(shared), paired))
+    holes = next(iter(models.values()))
+    photographs = len({index for index, _, _ in holes})
+    return Table(list_name, protocol, photographs, len(holes), values, differences)
+
+
+def write_tables(study: Study, output: str) -> None:
+    commands = [portable_command(study.training(row)) for row in study.rows]
+    tables = collect(study)
+    prepare_folder(os.path.dirname(output) or ".")
+    write_text(f"{output}.md", tables_text(tables, FULL, commands))
+    write_text(f"{output}.csv", tables_csv(tables))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    with friendly_errors(DataError):
+        args = parse_arguments(argv)
+        study = Study(args)
+        if args.dry_run:
+            for row in study.rows:
+                commands = [study.training(row), *study.evaluations(row).values()]
+                print(f"# {row.name}", *map(command_line, commands), sep="\n")
+            return 0
+        study.check()
+        output = args.output or os.path.join(os.path.dirname(run_folder(study.resolved(study.rows[0]))), "comparison")
+        for number, row in enumerate(study.rows, start=1):
+            print(f"[{number}/{len(study.rows)}] {row.name}: {command_line(study.training(row))}", flush=True)
+            print(f"    {train(study, row)}; {evaluate(study, row)}", flush=True)
+            write_tables(study, output)
+        print(f"the tables are in {output}.md and {output}.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
