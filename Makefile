@@ -4,6 +4,9 @@
 #   make test     the tests
 #   make bench    times the attention, training and inference beside plain forms of them, on an idle machine
 #   make test-faults   all fault tests (half an hour); writes the table docs/faults.md
+#   make reproduce-small   the comparison with and without attention, discounting, critics: trains for hours
+#   make web      the page for completing pictures by hand; needs Python 3.10 or newer
+#   make test-web      its tests in a Chromium without a window, which root on Debian gets installed
 #   make lint     the style check
 #   make setup    only the set-up, which the others do by themselves
 #   make clean    removes the environment, the demonstration's photographs and caches; keeps checkpoints/
@@ -14,11 +17,13 @@
 #   PYTHON=python3.11   the Python to build the environment with; the first suitable one
 #   PADDLE=2.6.2        another Paddle version for the CPU set
 #   VENV=.venv          the folder of the environment
+#   STUDY="--train LIST --val LIST LIST --seeds 3"   what make reproduce-small gets; it goes on where it stopped
 
 SET = $(DETECTED)
 PYTHON =
 PADDLE =
 VENV = .venv
+STUDY =
 
 DETECTED := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
@@ -44,8 +49,9 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info
 MORE := $(if $(filter 12,$(NEWEST)),setuptools)
 READY := $(VENV)/ready-$(SET)$(if $(PADDLE),-$(PADDLE))
 RUN := $(VENV)/bin/python
+WEB := $(READY)-web
 
-.PHONY: demo test bench test-faults lint setup clean
+.PHONY: demo test bench test-faults reproduce-small web test-web lint setup clean
 
 # test.py ends by saying where the picture of results is.
 demo: setup
@@ -62,6 +68,26 @@ bench: setup
 
 test-faults: setup
 	FAULTS_TABLE=docs/faults.md $(RUN) -m pytest tests/faults -m ""
+
+reproduce-small: setup
+	$(RUN) tools/study.py $(STUDY)
+
+web: $(WEB)
+	$(RUN) tools/web_demo.py
+
+# Without Chromium the tests are skipped and say so.
+test-web: $(WEB)
+	@if ! { command -v chromium && command -v chromedriver; } >/dev/null && [ "$$(id -u)" = 0 ] \
+	  && command -v apt-get >/dev/null; then \
+	  apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+	    chromium chromium-driver >/dev/null || true; \
+	fi
+	$(RUN) -m pytest tests/web -m web
+
+$(WEB): $(READY) requirements-web.txt
+	$(RUN) -m pip install --disable-pip-version-check -r $(VENV)/requirements.txt -r requirements-web.txt \
+	  'selenium>=4.10,<5'
+	@touch $@
 
 lint: setup
 	$(RUN) -m ruff check .
