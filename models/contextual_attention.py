@@ -15,12 +15,11 @@ Steps 2 to 5 are in `models/patch_matching.py`; this file prepares what they nee
 
 from __future__ import annotations
 
-import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from models.layers import check_dialect
+from models.layers import check_dialect, nearest_index
 from models.patch_matching import (
     LIVE_MATRICES,
     Geometry,
@@ -152,20 +151,6 @@ def group_sizes(foreground, background) -> list[int]:
     matrix = (height // 2 + 1) * (width // 2) * (background.shape[2] // 2 + 1) * (background.shape[3] // 2)
     size = max(GROUP_BUDGET // (4 * LIVE_MATRICES * matrix), 1) if foreground.place.is_cpu_place() else n
     return [min(size, n - first) for first in range(0, n, size)]
-
-
-def nearest_index(size: int, out_size: int, dialect: str) -> np.ndarray:
-    """Source positions of a nearest-neighbour downscale, int64 [out_size].
-
-    tf1: floor(i * (size-1)/(out_size-1) + 0.5) in float32, corners aligned (neuralgym's `resize`);
-    pytorch: floor(i * size/out_size).
-    """
-    position = np.arange(out_size)
-    if check_dialect(dialect) == "pytorch":
-        return position * size // out_size
-    scale = np.float32((size - 1) / max(out_size - 1, 1))
-    index = np.floor(position.astype(np.float32) * scale + np.float32(0.5)).astype(np.int64)
-    return np.minimum(index, size - 1) if out_size > 1 else np.zeros(1, np.int64)
 
 
 def resize_nearest(x, factor: int, dialect: str):

@@ -77,6 +77,8 @@ def save_program(completion: Completion, path: str) -> None:
     traced.eval()
     with silenced():
         paddle.jit.save(traced, path, input_spec=form)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path + ".pdiparams.info")  # of Paddle 2.6, for training on
 
 
 @contextlib.contextmanager

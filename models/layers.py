@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
@@ -144,9 +145,18 @@ def crop_boxes(x, boxes):
     return paddle.concat(crops)
 
 
-def nearest_indices(size: int, out_size: int) -> list[int]:
-    """Source rows of a nearest-neighbour resize by the floor rule (PyTorch's `interpolate`)."""
-    return [i * size // out_size for i in range(out_size)]
+def nearest_index(size: int, out_size: int, dialect: str) -> np.ndarray:
+    """Source positions of a nearest-neighbour resize, int64 [out_size].
+
+    tf1: floor(i * (size-1)/(out_size-1) + 0.5) in float32, corners aligned (neuralgym's `resize`);
+    pytorch: floor(i * size/out_size).
+    """
+    position = np.arange(out_size)
+    if check_dialect(dialect) == "pytorch":
+        return position * size // out_size
+    scale = np.float32((size - 1) / max(out_size - 1, 1))
+    index = np.floor(position.astype(np.float32) * scale + np.float32(0.5)).astype(np.int64)
+    return np.minimum(index, size - 1) if out_size > 1 else np.zeros(1, np.int64)
 
 
 def hide_hole(image, mask, mask_type: str = "hole", mosaic_unit_size: int = 12):
@@ -164,6 +174,6 @@ def hide_hole(image, mask, mask_type: str = "hole", mosaic_unit_size: int = 12):
         size = image.shape[axis]
         units = max(size // mosaic_unit_size, 1)
         # Down takes row unit*k, up takes k = floor(i*units/size); together one gather a side.
-        index = [k * mosaic_unit_size for k in nearest_indices(units, size)]
-        blocks = paddle.index_select(blocks, paddle.to_tensor(index, dtype="int64"), axis=axis)
+        index = nearest_index(units, size, "pytorch") * mosaic_unit_size
+        blocks = paddle.index_select(blocks, paddle.to_tensor(index), axis=axis)
     return composite(blocks, image, mask)

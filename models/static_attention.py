@@ -22,7 +22,7 @@ def sides(x) -> tuple:
 
 
 def nearest_positions(size, factor: int, dialect: str):
-    """`contextual_attention.nearest_index` of a size that is a tensor, to size // factor: the same numbers."""
+    """`layers.nearest_index` of a size that is a tensor, to size // factor: the same numbers."""
     out_size = size // factor
     position = paddle.arange(0, out_size, dtype="int64")
     if dialect == "pytorch":
@@ -76,8 +76,8 @@ def fuse_neighbours(scores):
 def with_border(x):
     """[N, C, h, w] -> [N, C, h+2, w+2], zeros around.
 
-    Not by F.pad: of its two operators paddle2onnx 2.1 leaves the zero of one unset; with the other oneDNN in Paddle
-    3.3 corrupted the heap.
+    Not by F.pad: of its two operators paddle2onnx 2.1 leaves the zero of one unset; with the other a run
+    of Paddle 3.3 with oneDNN ended in a damaged heap.
     """
     row = paddle.zeros_like(x[:, :, :1])
     x = paddle.concat([row, x, row], axis=2)

@@ -11,7 +11,8 @@ import paddle
 import pytest
 
 from models import patch_matching
-from models.contextual_attention import ContextualAttention, nearest_index, resize_nearest
+from models.contextual_attention import ContextualAttention, resize_nearest
+from models.layers import nearest_index
 from tests import oracle
 
 CASES = [

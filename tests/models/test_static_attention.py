@@ -6,9 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
-from models.contextual_attention import ContextualAttention, nearest_index
+from models.contextual_attention import ContextualAttention
 from models.export import mosaic
-from models.layers import hide_hole
+from models.layers import hide_hole, nearest_index
 from models.static_attention import attend_statically, nearest_positions, overlap, resize_statically
 
 BOTH = pytest.mark.parametrize("dialect", ["tf1", "pytorch"])

@@ -1,0 +1,193 @@
+"""Makes programs of a checkpoint that complete pictures without this repository.
+
+    python tools/export.py CHECKPOINT --output FOLDER [--format paddle|onnx|both]
+
+writes FOLDER/completion.json (with Paddle 2.6: .pdmodel) and .pdiparams for Paddle Inference, completion.onnx for
+ONNX Runtime and others, and about.json, which says what they are. Both take image [N, 3, H, W] in [-1, 1], RGB, and
+mask [N or 1, 1, H, W], 1 = hole; they hide the hole and return the completed picture, equal to the image outside of
+the hole. N, H and W are free, H and W divisible by 8. docs/deploy.md uses each in 20 lines.
+
+Every program is then compared with the network itself on random pictures and masks at three sizes; the largest
+difference is printed. Above 1e-4 the program is removed again and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib
+import importlib.metadata
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.cli import UserError, friendly_errors, one_line, prepare_paddle, set_thread_count  # noqa: E402
+
+with friendly_errors():
+    prepare_paddle()
+
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+
+from models.export import (  # noqa: E402
+    TOLERANCE,
+    Completion,
+    Predictor,
+    largest_difference,
+    output_names,
+    program_file,
+    save_program,
+)
+from tester import Tester  # noqa: E402
+from utils.evaluation.report import prepare_folder, write_text  # noqa: E402
+
+NAME = "completion"
+OPSET = 17
+CHECKED = ((1, 64, 48), (2, 104, 72), (1, 128, 128))  # pictures, height, width
+NEEDS_ONNX = "paddle2onnx and onnx: pip install paddle2onnx==2.1.0 'onnx<=1.17' onnxruntime"
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Makes programs for Paddle Inference and ONNX of a checkpoint.")
+    parser.add_argument("checkpoint", help="a checkpoint of train.py or tools/convert_weights.py")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the programs go")
+    parser.add_argument("--format", choices=("paddle", "onnx", "both"), default="paddle", help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def save_onnx(program: str, path: str, names: list[str]) -> None:
+    """Converts the Paddle program `program` (without suffix) to ONNX; UserError if that cannot be done."""
+    paddle2onnx, onnx = import_optional("paddle2onnx", NEEDS_ONNX), import_optional("onnx", NEEDS_ONNX)
+    remarks = io.StringIO()
+    with contextlib.redirect_stdout(remarks), contextlib.redirect_stderr(remarks):
+        content = paddle2onnx.export(
+            program_file(program),
+            program + ".pdiparams",
+            opset_version=OPSET,
+            auto_upgrade_opset=False,
+            verbose=False,
+            optimize_tool="None",
+        )
+    if not content:
+        reason = one_line(remarks.getvalue())[:200] or "it does not say why"
+        raise UserError(f"paddle2onnx cannot convert the program: {reason}")
+    model = onnx.load_from_string(content)
+    rename = dict(zip((output.name for output in model.graph.output), names))
+    for node in model.graph.node:
+        node.output[:] = [rename.get(name, name) for name in node.output]
+        node.input[:] = [rename.get(name, name) for name in node.input]
+    for output in model.graph.output:
+        output.name = rename[output.name]
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def onnx_session(path: str) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]] | None:
+    """The program in ONNX Runtime; None where that is not installed."""
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return None
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = set_thread_count()
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda image, mask: session.run(None, {"image": image, "mask": mask})
+
+
+def import_optional(name: str, needs: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"--format onnx needs {needs} ({one_line(error)})") from None
+
+
+def check(completion: Completion, program: Callable, engine: str, files: list[str]) -> float:
+    """Prints the largest difference of each size; one that is too large removes the files and ends the script."""
+    largest = 0.0
+    for count, height, width in CHECKED:
+        difference = largest_difference(completion, program, height, width, count)
+        print(f"{engine}: {count} x {height}x{width}: largest difference {difference:.1e}")
+        largest = max(largest, difference)
+    if not largest <= TOLERANCE:
+        for path in files:
+            os.unlink(path)
+        what = f"differs from the network by more than {TOLERANCE}; removed {files[0]}"
+        print(f"error: {engine}: {what}", file=sys.stderr)
+        sys.exit(1)
+    return largest
+
+
+def about(tester: Tester, names: list[str]) -> dict:
+    """What a deployer should know of the programs; outputs are in their order."""
+    model = tester.model
+    digest = hashlib.sha256(Path(tester.source).read_bytes()).hexdigest()
+    hole = "not seen" if model.mask_type == "hole" else f"seen as a mosaic of {model.mosaic_unit_size} pixels"
+    outputs = {
+        "completed": "float32 [N, 3, H, W], -1 to 1, the image itself outside of the hole",
+        "coarse": "the same of the first stage alone",
+        "offsets": "int64 [N, 2, H/8, W/8], where the attention copied from, less the own place: row, column",
+    }
+    return {
+        "checkpoint": {"file": os.path.basename(tester.source), "sha256": digest, "iteration": model.iteration},
+        "network": {
+            "channels": model.channels,
+            "dialect": model.dialect,
+            "coarse_only": model.coarse_only,
+            "contextual_attention": model.contextual_attention and not model.coarse_only,
+        },
+        "inputs": {
+            "image": "float32 [N, 3, H, W], RGB, -1 to 1: level / 127.5 - 1",
+            "mask": "float32 [N or 1, 1, H, W], above 0.5 = hole",
+        },
+        "outputs": {name: outputs[name] for name in names},
+        "sizes": "any N; H and W divisible by 8",
+        "hole": f"what the image shows in the hole is {hole}",
+        "versions": {"paddle": paddle.__version__},
+        "largest_difference": {},
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    formats = ("paddle", "onnx") if args.format == "both" else (args.format,)
+    if "onnx" in formats:
+        for name in ("paddle2onnx", "onnx"):
+            import_optional(name, NEEDS_ONNX)
+    paddle.set_device("cpu")
+    tester = Tester(args.checkpoint)
+    prepare_folder(args.output)
+    completion = tester.completion()
+    names = output_names(completion)
+    description = about(tester, names)
+    path = os.path.join(args.output, NAME)
+    save_program(completion, path)
+    files = [program_file(path), path + ".pdiparams"]
+    differences = description["largest_difference"]
+    for engine, onednn in (("Paddle Inference", False), ("Paddle Inference with oneDNN", True)):
+        differences[engine] = check(completion, Predictor(path, set_thread_count(), onednn), engine, files)
+    if "onnx" in formats:
+        save_onnx(path, path + ".onnx", names)
+        description["versions"]["paddle2onnx"] = importlib.metadata.version("paddle2onnx")
+        description["onnx_opset"] = OPSET
+        session = onnx_session(path + ".onnx")
+        if session is None:
+            print("ONNX Runtime is not installed: the ONNX program was not compared (pip install onnxruntime)")
+        else:
+            differences["ONNX Runtime"] = check(completion, session, "ONNX Runtime", [path + ".onnx"])
+    if "paddle" not in formats:
+        for file in files:
+            os.unlink(file)
+    write_text(os.path.join(args.output, "about.json"), json.dumps(description, indent=2) + "\n")
+    written = files * ("paddle" in formats) + [path + ".onnx"] * ("onnx" in formats)
+    print(f"wrote {', '.join([*written, os.path.join(args.output, 'about.json')])}")
+
+
+if __name__ == "__main__":
+    with friendly_errors():
+        main()
