@@ -48,21 +48,13 @@ from utils.evaluation.report import (
     write_text,
 )
 from utils.evaluation.run_ahead import run_ahead
-from utils.pictures.attention_view import attention_picture, probe_picture
-from utils.pictures.completion import PictureError, read_picture
+from utils.pictures.attention_view import probe_picture
+from utils.pictures.completion import complete
 from utils.pictures.files import LOSSY, fill_hole, fit_to_format, write_picture
-from utils.pictures.holes import (
-    MULTIPLE,
-    enlarge,
-    fit_hole,
-    hole_remarks,
-    pad_to_multiple,
-    picture_remarks,
-    read_hole,
-    shrink,
-)
+from utils.pictures.holes import MULTIPLE, fit_hole, picture_remarks, read_hole
 from utils.pictures.jobs import Job, Masks, plan_many, plan_one, probe_path, protect_originals
 from utils.pictures.options import add_picture_options, check_picture_options
+from utils.pictures.reading import PictureError, read_picture
 from utils.progress import show_progress, warn
 from utils.visualization import write_image
 
@@ -300,34 +292,25 @@ def complete_picture(args: argparse.Namespace, tester: Tester, job: Job, mask_pa
     hole = fit_hole(hole, rgb.shape[:2], args.resize_mask, mask_path, job.image)
     if args.probe and not all(place < side for place, side in zip(args.probe, hole.shape[::-1])):
         raise PictureError(f"{job.image}: --probe {args.probe} is outside of the picture")
-    try:
-        small, small_hole = shrink(rgb, hole, args.max_side)
-    except ValueError as error:
-        raise PictureError(f"{job.image}: --max-side {args.max_side}: {error}; choose a larger one") from None
-    remarks = picture_remarks(picture, hole)
-    remarks += hole_remarks(small_hole, tester.model.box_size, tester.model.image_size)
-    if job.output.lower().endswith(LOSSY):
-        remarks.append("JPEG changes known pixels; .png keeps them")
-    for remark in remarks:
-        warn(f"{job.image}: {remark}")
 
-    image, mask = pad_to_multiple(small, small_hole)
-    height, width = small_hole.shape
+    def remark(text: str) -> None:
+        warn(f"{job.image}: {text}")
+
+    for text in picture_remarks(picture, hole):
+        remark(text)
+    if job.output.lower().endswith(LOSSY):
+        remark("JPEG changes known pixels; .png keeps them")
     try:
-        _, completed, offsets = tester.complete(image[None], mask[None])
-    except MemoryError:
-        raise PictureError(f"{job.image}: {width}x{height} pixels need more memory; use --max-side") from None
-    completed = completed[0, :height, :width]
-    write_picture(job.output, fill_hole(picture, enlarge(completed, hole.shape), hole))
+        done = complete(tester, rgb, hole, args.max_side, remark)
+    except PictureError as error:
+        raise PictureError(f"{job.image}: {error}") from None
+    write_picture(job.output, fill_hole(picture, done.refined, hole))
     if job.attention:
-        cells = offsets[0, :, : -(-height // MULTIPLE), : -(-width // MULTIPLE)]
-        write_image(job.attention, attention_picture(cells, (height, width), MULTIPLE, small_hole))
+        write_image(job.attention, done.attention_picture())
     if args.probe:
-        scale = height / hole.shape[0], width / hole.shape[1]
-        row, column = (int(place * by) // MULTIPLE for place, by in zip(args.probe[::-1], scale))
-        weights = tester.attention_at(image[None], mask[None], row, column)[0]
-        shown = probe_picture(completed, weights, MULTIPLE, (row, column))
-        write_image(probe_path(job.attention), shown)
+        cell = done.cell(*args.probe)
+        weights = tester.attention_at(*done.shown, *cell)[0]
+        write_image(probe_path(job.attention), probe_picture(done.small, weights, MULTIPLE, cell))
 
 
 def main(argv: list[str] | None = None) -> int:

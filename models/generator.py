@@ -144,7 +144,7 @@ class InpaintingGenerator(nn.Layer):
 
     Args:
         channels: the paper's c (`ngf`); 32 in the paper.
-        dialect: "tf1" (authors' release) or "pytorch" (the ports); see the README's table of differences.
+        dialect: "tf1" (authors' release) or "pytorch" (the ports); see docs/method.md for their differences.
         contextual_attention: False for the comparison without it; see `RefinementNetwork`.
 
     Call with image [N, 3, H, W] in [-1, 1] whose hole is zeroed (or shows a mosaic) and mask

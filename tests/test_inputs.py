@@ -252,7 +252,7 @@ def test_a_picture_too_large_for_the_memory_does_not_end_a_folder(
     arguments = line("in", "out", "--resize-mask", "--checkpoint", checkpoint)
     code, errors = run_within(script, tmp_path, arguments)
     assert code == 2
-    assert "in/a.png: 16x16 pixels need more memory; use --max-side" in errors
+    assert "in/a.png: 16x16 pixels need more memory; choose a smaller --max-side" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
 
 

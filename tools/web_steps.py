@@ -19,20 +19,10 @@ from data.decode import decode_image
 from tester import Tester
 from utils.cli import one_line
 from utils.evaluation.report import portable_path
-from utils.pictures.attention_view import attention_picture
-from utils.pictures.completion import Picture, PictureError, read_picture
+from utils.pictures import completion
 from utils.pictures.files import fill_hole, fit_to_format
-from utils.pictures.holes import (
-    MULTIPLE,
-    THRESHOLD,
-    enlarge,
-    fit_hole,
-    hole_remarks,
-    pad_to_multiple,
-    picture_remarks,
-    read_hole,
-    shrink,
-)
+from utils.pictures.holes import THRESHOLD, fit_hole, picture_remarks, read_hole
+from utils.pictures.reading import Picture, PictureError, read_picture
 
 MEGABYTE = 2**20
 MAX_PIXELS = 2**24  # of a picture or a mask: 4096 x 4096
@@ -183,26 +173,13 @@ def complete(tester: Tester, opened: Opened, hole: np.ndarray, max_side: int, ma
     check_size(opened.path, max_megabytes)
     rgb = decode_image(opened.path, MAX_PIXELS)
     picture = fit_to_format(read_picture(opened.path, rgb), rgb, "result.png")
-    try:
-        small, small_hole = shrink(rgb, hole, max_side)
-    except ValueError as error:
-        raise PictureError(f"--max-side {max_side}: {error}; choose a larger one") from None
-    image, mask = pad_to_multiple(small, small_hole)
-    height, width = small_hole.shape
-    try:
-        stages = tester.complete(image[None], mask[None])
-    except MemoryError:
-        raise PictureError(f"{width}x{height} pixels need more memory: choose a smaller --max-side") from None
-    coarse, refined = (enlarge(stage[0, :height, :width], hole.shape) for stage in stages[:2])
-    attention = None
-    if stages[2] is not None:
-        cells = stages[2][0, :, : -(-height // MULTIPLE), : -(-width // MULTIPLE)]
-        attention = attention_picture(cells, (height, width), MULTIPLE, small_hole)
     remarks = picture_remarks(picture, hole)
-    remarks += hole_remarks(small_hole, tester.model.box_size, tester.model.image_size)
+    done = completion.complete(tester, rgb, hole, max_side, remarks.append)
+    attention = None if done.offsets is None else done.attention_picture()
     covers = hole[:, :, None]
-    views = (reduced(shown) for shown in (rgb, np.where(covers, refined, rgb), np.where(covers, coarse, rgb)))
-    return Completed(fill_hole(picture, refined, hole), *views, attention, remarks)
+    before_and_after = (rgb, np.where(covers, done.refined, rgb), np.where(covers, done.coarse, rgb))
+    views = map(reduced, before_and_after)
+    return Completed(fill_hole(picture, done.refined, hole), *views, attention, remarks)
 
 
 def in_page_words(message: object, *paths: str | None) -> str:

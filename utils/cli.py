@@ -46,8 +46,8 @@ def prepare_paddle() -> None:
     Memory: see `_keep_freed_memory`.
     Threads: paddle sets OMP_NUM_THREADS to 1 where it is not set; here it becomes the number of cores.
     Vector units: the MKL inside paddle's wheels does not recognise AMD's and falls back to its slowest
-    road; told the kind of CPU, matrix products ran 4.5 times and convolutions 2 times faster (see the
-    README's performance section). Intel's are recognised, and the variable is not set there.
+    road; told the kind of CPU, matrix products ran 4.5 times and convolutions 2 times faster (see
+    docs/performance.md). Intel's are recognised, and the variable is not set there.
     Raises UserError where paddle is not installed.
     """
     set_thread_count()

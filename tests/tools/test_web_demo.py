@@ -13,8 +13,8 @@ import pytest
 
 import tester
 from tests import tiny_checkpoint
-from utils.pictures.completion import PictureError
 from utils.pictures.files import write_picture
+from utils.pictures.reading import PictureError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -201,7 +201,7 @@ def test_no_memory_is_said_in_one_line(model, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(model, "complete", fail)
     picture = steps.open_picture(write(tmp_path / "photo.png", photo(8, 16)), 1)
-    with pytest.raises(PictureError, match="16x8 pixels need more memory: choose a smaller --max-side"):
+    with pytest.raises(PictureError, match="16x8 pixels need more memory; choose a smaller --max-side"):
         steps.complete(model, picture, np.eye(8, 16, dtype=bool), 64, 1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from utils.pictures.completion import Picture, PictureError
+from utils.pictures.reading import Picture, PictureError
 from utils.visualization import write_bytes
 
 # suffix -> (Pillow's name, bits a sample, can hold alpha, a colour profile, CMYK)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from utils.pictures.completion import Picture, PictureError
+from utils.pictures.reading import Picture, PictureError
 
 THRESHOLD = 127  # a mask's levels above it are the hole
 MULTIPLE = 8  # of which the generator's sides must be

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.pictures.completion import PictureError
+from utils.pictures.reading import PictureError
 
 MASK_ENDING = "_mask"
 

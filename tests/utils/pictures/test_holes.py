@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.pictures.completion import Picture, PictureError
 from utils.pictures.holes import (
     enlarge,
     fit_hole,
@@ -13,6 +12,7 @@ from utils.pictures.holes import (
     read_hole,
     shrink,
 )
+from utils.pictures.reading import Picture, PictureError
 
 
 def mask_of(alpha: np.ndarray | None = None, frames: int = 1) -> Picture:

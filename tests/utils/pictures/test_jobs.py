@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from utils.cli import UserError
-from utils.pictures.completion import PictureError
 from utils.pictures.jobs import Job, Masks, plan_many, plan_one, probe_path, protect_originals
 from utils.pictures.options import add_picture_options, check_picture_options
+from utils.pictures.reading import PictureError
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from utils.cli import UserError
-from utils.pictures.completion import Picture, PictureError, read_picture, turn_upright
 from utils.pictures.files import fill_hole, fit_to_format, write_picture
+from utils.pictures.reading import Picture, PictureError, read_picture, turn_upright
 from utils.visualization import OutputError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
