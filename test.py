@@ -28,7 +28,7 @@ from data.decode import ImageError, decode_image
 from data.file_list import DataError, read_file_list
 from data.holes import DrawnHoles, SavedHoles
 from data.samples import Samples, saved_holes
-from tester import CHECKPOINT, RELEASED, EngineError, Tester, find_checkpoint
+from tester import CHECKPOINT, ENGINE_PIXELS, RELEASED, EngineError, Tester, find_checkpoint
 from utils.config import TestConfig, load_config, run_folder
 from utils.device import set_device
 from utils.evaluation.measuring import SAVED, completions, draw_sheet, measure, save_images
@@ -125,7 +125,7 @@ def describe(
 ) -> str:
     """The complete protocol, without which the figures mean nothing."""
     model = tester.model
-    engine = "" if tester.predictor is None else "; Paddle Inference with oneDNN"
+    engine = "" if not tester.engine_ran else "; Paddle Inference with oneDNN"
     width = f"{model.channels} channels" + (", coarse stage only" if model.coarse_only else "")
     width += "" if model.contextual_attention else ", without contextual attention"
     seen = "zeros" if model.mask_type == "hole" else f"a mosaic of {model.mosaic_unit_size}-pixel blocks"
@@ -175,10 +175,12 @@ def evaluate(args: argparse.Namespace) -> None:
     device = set_device(args.device)
     chosen, names = paths[: args.count], image_names(paths)
     holes = find_holes(config, names[: len(chosen)])
-    # Figures of other weights than those of a run that was named would mislead.
+    # Results of other weights than those of a run that was named would mislead, here and in complete_pictures.
     checkpoint = find_checkpoint(args.checkpoint, run_folder(config), warn, fall_back=not names_run(args))
     tester = Tester(checkpoint)
-    set_engine(args, tester, device, pictures=0)  # the network itself, unless asked for: figures to the last digit
+    size = config.image_shape[:2]
+    # The network itself, unless asked for: figures to the last digit.
+    set_engine(args, tester, device, pictures=0, pixels=size[0] * size[1])
     if tester.model.mask_type != config.mask_type:
         warn(f"the model was trained with mask_type {tester.model.mask_type} and is evaluated with it")
     released = os.path.abspath(checkpoint) == RELEASED  # whose folder is part of the project
@@ -188,7 +190,6 @@ def evaluate(args: argparse.Namespace) -> None:
         prepare_folder(os.path.join(output, folder))
 
     measurements, pictures = [], []
-    size = config.image_shape[:2]
     samples = Samples(chosen, names, holes, config.holes_per_image, size, config.eval_crop, warn)
     # Sums over a batch are grouped by its size, which moves outputs by 1e-6 and now and then a level of the
     # result by one. A CPU gains nothing from batches, and its figures do not depend on them at all.
@@ -237,11 +238,17 @@ def plan_pictures(args: argparse.Namespace) -> tuple[list[Job], Masks]:
     return plan_many(args.image, images, args.output, args.attention), masks
 
 
-def set_engine(args: argparse.Namespace, tester: Tester, device: str, pictures: int) -> None:
-    """Takes Paddle Inference if --engine says so, or if it is safe and pays; falls back with a warning."""
+def set_engine(args: argparse.Namespace, tester: Tester, device: str, pictures: int, pixels: int = 0) -> None:
+    """Takes Paddle Inference if --engine says so, or if it is safe and pays; falls back with a warning.
+
+    pixels: of every picture, where that is known beforehand.
+    """
     on_cpu = device == "cpu"
     if args.engine == "inference" and not on_cpu:
         raise UserError("--engine inference runs on the CPU; add --device cpu")
+    if args.engine == "inference" and pixels > ENGINE_PIXELS:
+        limit = f"takes pictures of up to {ENGINE_PIXELS} pixels, not {pixels}"
+        raise UserError(f"--engine inference {limit}: leave it out for the network itself")
     if args.engine == "eager" or (args.engine == "auto" and (not on_cpu or pictures < ENGINE_PAYS)):
         return
     try:
@@ -258,7 +265,7 @@ def complete_pictures(args: argparse.Namespace) -> None:
     single = os.path.isfile(args.image)
     device = set_device(args.device)
     folder = run_folder(load_config(args.config, TestConfig, args.overrides)) if args.checkpoint == "latest" else ""
-    tester = Tester(find_checkpoint(args.checkpoint, folder, warn))
+    tester = Tester(find_checkpoint(args.checkpoint, folder, warn, fall_back=not names_run(args)))
     print(f"weights: {portable_path(tester.source)}, iteration {tester.model.iteration}")
     if args.attention and tester.model.without_attention:
         raise UserError(f"--attention: {tester.source} has no attention, {tester.model.without_attention}")
@@ -274,6 +281,8 @@ def complete_pictures(args: argparse.Namespace) -> None:
                 failed.append(job.image)
                 warn(f"skipped {error}")
             advance(1)
+    if args.engine == "inference" and not tester.engine_ran and len(failed) < len(jobs):
+        warn(f"--engine inference: every picture had more than {ENGINE_PIXELS} pixels; the network itself was used")
     if failed:
         some = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
         raise PictureError(f"{len(failed)} of {len(jobs)} pictures were not completed: {some}; the warnings say why")

@@ -34,7 +34,7 @@ from utils.run.lock import RunLock  # noqa: E402
 from utils.run.options import parse_arguments  # noqa: E402
 from utils.run.previews import Previews  # noqa: E402
 from utils.run.ranks import Ranks  # noqa: E402
-from utils.run.records import QuietLog, report_not_finite, write_text  # noqa: E402
+from utils.run.records import QuietLog, report_not_finite  # noqa: E402
 from utils.run.state import (  # noqa: E402
     Progress,
     data_seed,
@@ -45,6 +45,7 @@ from utils.run.state import (  # noqa: E402
     weights_digest,
 )
 from utils.run.stop_request import StopRequest  # noqa: E402
+from utils.text_files import write_text  # noqa: E402
 
 # Second words of the seeds drawn here; the data streams use 0 to 3 (data/dataset.py, data/loader.py), and
 # utils/run/state.py 12.
@@ -311,15 +312,15 @@ class Run:
 
 
 def main(argv=None) -> int:
-    args = parse_arguments(argv)
     with friendly_errors(DataError, NonFiniteError):
+        args = parse_arguments(argv)
         config = load_config(args.config, TrainConfig, args.overrides)
         paths = read_train_list(config)
         device = set_device(args.device)
         if config.amp != "none" and device == "cpu":
             show(f"warning: amp: {config.amp} needs a GPU and is off on the CPU", sys.stderr)
             config = dataclasses.replace(config, amp="none")
-        if args.dry_run:
+        if args.dry_run is not None:
             dry_run(config, paths, device, args.dry_run)
             return 0
         return Run(config, paths, device, Ranks()).train()

@@ -75,9 +75,13 @@ class ContextualAttention(nn.Layer):
 
     def forward(self, foreground, background, mask=None):
         if not paddle.in_dynamic_mode():  # a program being made: only for a generator's own use of the layer
+            if background is not foreground or mask is None:
+                raise ValueError("in a program the layer attends from the foreground to itself, and needs a mask")
             return attend_statically(foreground, mask, self.softmax_scale, self.fuse, self.dialect)
-        if background.shape[0] != foreground.shape[0]:
-            raise ValueError(f"{foreground.shape[0]} foregrounds and {background.shape[0]} backgrounds")
+        n = foreground.shape[0]
+        if background.shape[0] != n or (mask is not None and mask.shape[0] not in (1, n)):
+            masks = "" if mask is None else f" and {mask.shape[0]} masks"
+            raise ValueError(f"{n} foregrounds, {background.shape[0]} backgrounds{masks}")
         sizes = group_sizes(foreground, background)
         if len(sizes) == 1:
             return self.attend(foreground, background, mask)

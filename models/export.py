@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 import paddle
-import paddle.inference as inference
 import paddle.nn as nn
 
 from models.layers import composite
@@ -120,7 +119,7 @@ def largest_difference(completion: Completion, program, height: int, width: int,
 
 
 def program_file(path: str) -> str:
-    """The program of `path` in the running Paddle's format."""
+    """The program that `save_program` wrote for `path`, in a folder that no other Paddle has written to."""
     return next(path + suffix for suffix in PROGRAM_SUFFIXES if os.path.exists(path + suffix))
 
 
@@ -132,6 +131,8 @@ class Predictor:
     """
 
     def __init__(self, path: str, threads: int = 1, onednn: bool = True):
+        import paddle.inference as inference  # here, since the network runs without it
+
         program = program_file(path)
         config = inference.Config(program, path + ".pdiparams")
         config.disable_gpu()

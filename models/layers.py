@@ -27,7 +27,8 @@ class ConvBlock(nn.Layer):
     """Convolution with "same" padding, bias and an activation (TF1: `gen_conv` and `dis_conv`).
 
     Input [N, in_channels, H, W]; output [N, out_channels, ceil(H/stride), ceil(W/stride)].
-    Weights start Glorot uniform, biases at zero, as TF1's defaults do.
+    Weights start Glorot uniform, biases at zero, as TF1's defaults do. `conv` holds them and makes the padding of
+    programs; in dynamic mode it is not called itself, so that hooks belong on the block.
     """
 
     def __init__(

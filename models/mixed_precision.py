@@ -46,6 +46,9 @@ def all_in_float32(values: tuple) -> tuple:
     return tuple(exact.get(id(x), x) for x in values)
 
 
+LARGEST_SCALE = 2.0**24  # above it float16 has no use for more, and without an end it would become infinite
+
+
 class LossScale:
     """The factor on a loss that keeps its float16 gradients from vanishing; a power of two, so that it is exact.
 
@@ -68,7 +71,7 @@ class LossScale:
     def update_done(self):
         self.good += 1
         if self.good >= self.interval:
-            self.scale, self.good = 2.0 * self.scale, 0
+            self.scale, self.good = min(2.0 * self.scale, LARGEST_SCALE), 0
 
     def lower(self) -> bool:
         """Halves the scale and returns True; False where it is 1, so that a lower one is not what is needed."""

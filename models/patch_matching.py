@@ -82,7 +82,9 @@ def fuse_by_columns(scores, geometry: Geometry):
     nothing = paddle.zeros([scores.shape[0], 1, scores.shape[2]])
     # One row more at either end: above (0, c) is (h-1, c-1), below (h-1, c) is (0, c+1).
     parts = [take_rows(scores, first, last) for first, last in ((hw - w, hw - 1), (0, hw), (1, w)) if first < last]
-    return fuse_columns_of(paddle.concat([nothing, *parts, nothing], axis=1), geometry)
+    extended = paddle.concat([nothing, *parts, nothing], axis=1)
+    del scores, parts  # a matrix less at the peak
+    return fuse_columns_of(extended, geometry)
 
 
 def fuse_columns_of(extended, geometry: Geometry):
@@ -123,24 +125,38 @@ def attend(rows_f, rows_b, weight_scale, available, patches, geometry: Geometry)
 
     rows_f [N, C*3, l], rows_b [N, C*3, l']: `pixel_rows`; weight_scale [N, 1, l']: softmax scale / patch norm;
     available [N, 1, l'], all with slack zero; patches [N, C*8, l']: rows 2r-1 and 2r of the patches to paste.
-    Returns the pasted patches [N, C*8, l], the best patch [N, h*w], and for the backward pass the normalised
-    scores before fusion and the final weights [N, l, l'].
+    Returns the pasted patches [N, C*8, l] and the best patch [N, h*w].
     """
+    logits = fuse_scores(normalised_scores(rows_f, rows_b, weight_scale, geometry), geometry)
+    return paste(logits, available, patches, geometry)[:2]
+
+
+def normalised_scores(rows_f, rows_b, weight_scale, geometry: Geometry):
+    """Products of all 3x3 patches, the background's of norm 1, times the softmax's scale: [N, l, l'], slack zero."""
+    scores = paddle.matmul(rows_f, rows_b, transpose_x=True)  # rows of three pixels
+    scores = shift_sum(scores, vertical_steps(geometry))
     inside = slack_column(rows_f.shape[0], geometry.hw_f, geometry)
-    scores = paddle.matmul(rows_f, rows_b, transpose_x=True)  # [N, l, l'], rows of three pixels
-    scores = shift_sum(scores, vertical_steps(geometry))  # 3x3 patches
-    scores = scores.multiply_(outer(inside, weight_scale))  # also clears the slack
-    logits = fuse_by_columns(fuse_by_rows(scores, geometry), geometry) if geometry.fuse else scores.clone()
+    return scores.multiply_(outer(inside, weight_scale))  # also clears the slack
+
+
+def fuse_scores(scores, geometry: Geometry):
+    """The logits: always another matrix than the scores, which may be needed for the backward pass."""
+    return fuse_by_columns(fuse_by_rows(scores, geometry), geometry) if geometry.fuse else scores.clone()
+
+
+def paste(logits, available, patches, geometry: Geometry):
+    """Softmax and pasting: the pasted patches, the best ones, and the weights, which take the place of the logits."""
+    inside = slack_column(logits.shape[0], geometry.hw_f, geometry)
     weights, best = softmax_between_masks(logits, outer(inside, available), geometry)
     pasted = paddle.matmul(patches, with_row_above(weights, geometry), transpose_y=True)
-    return pasted, best[:, : geometry.hw_f], scores, weights
+    return pasted, best[:, : geometry.hw_f], weights
 
 
 def softmax_between_masks(logits, keep, geometry: Geometry):
     """Final weights [N, m, l'] and the best patch of each of the m positions; keep: 1 = available, [N, m, l'].
 
     The weights take the place of the logits. None of them is a denormal number, which would slow a CPU matmul 20
-    times: Paddle's softmax stays above 1e-28 on the CPU.
+    times: on the CPU Paddle's softmax gives no position less than e^-64 of what the best one gets.
     """
     logits = logits.multiply_(keep)
     logits[:, :, geometry.hw_b :] = -1e30  # no mass outside the picture
@@ -162,7 +178,7 @@ def match_and_paste(rows_f, rows_b, weight_scale, available, patches, geometry: 
     row_bytes = 4 * LIVE_MATRICES * rows_f.shape[0] * geometry.grid_f[1] * rows_b.shape[2]
     affordable = MEMORY_BUDGET // row_bytes  # foreground rows at a time
     if affordable > geometry.grid_f[0]:
-        return attend(*inputs)[:2]
+        return attend(*inputs)
     return attend_in_chunks(*inputs, max(affordable - HALO_ROWS, 1))
 
 
@@ -228,7 +244,8 @@ class _Attend(PyLayer):
 
     @staticmethod
     def forward(ctx, rows_f, rows_b, weight_scale, available, patches, geometry):
-        pasted, best, scores, weights = attend(rows_f, rows_b, weight_scale, available, patches, geometry)
+        scores = normalised_scores(rows_f, rows_b, weight_scale, geometry)
+        pasted, best, weights = paste(fuse_scores(scores, geometry), available, patches, geometry)
         ctx.save_for_backward(rows_f, rows_b, weight_scale, patches, scores, weights)
         ctx.geometry = geometry
         ctx.wanted = [not x.stop_gradient for x in (rows_f, rows_b, weight_scale, available, patches)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import tester
 from tests import tiny_checkpoint
 from utils.cli import UserError
 from utils.visualization import write_image
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,22 @@ def test_large_pictures_stay_with_the_network(both, monkeypatch) -> None:
     network, engine = both
     monkeypatch.setattr(tester, "ENGINE_PIXELS", 32 * 40 - 1)
     monkeypatch.setattr(engine, "predictor", lambda *_: pytest.fail("the engine was asked"))
+    monkeypatch.setattr(engine, "engine_ran", False)
     np.testing.assert_array_equal(engine.complete(images, masks)[1], network.complete(images, masks)[1])
+    assert not engine.engine_ran
+
+
+@pytest.mark.parametrize("road", [0, 1])
+def test_both_roads_refuse_the_same(both, road: int) -> None:
+    images, masks = sample(32, 40)
+    for shape in ((32,), (32, 40), (32, 40, 3)):
+        with pytest.raises(ValueError, match="images must be uint8"):
+            both[road].complete(np.zeros(shape, np.uint8), masks)
+    for odd in (np.s_[:, :31], np.s_[:, :, :36]):
+        with pytest.raises(ValueError, match="images must have sides divisible by 8, not (31 x 40|32 x 36)"):
+            both[road].complete(images[odd], masks[odd])
+    with pytest.raises(ValueError, match="masks must be"):
+        both[road].complete(images, masks[:, :24])
 
 
 def test_a_coarse_model_has_one_output(tmp_path: Path) -> None:
@@ -81,6 +100,28 @@ def test_an_engine_that_differs_is_not_used(both, monkeypatch) -> None:
     with pytest.raises(tester.EngineError, match="does not run: no kernel$"):
         network.use_inference_engine()
     assert network.predictor is None
+
+
+@pytest.mark.parametrize("error", [StopIteration, AttributeError, ImportError, MemoryError, KeyError, AssertionError])
+def test_whatever_goes_wrong_leaves_the_network(both, monkeypatch, capsys, error) -> None:
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(tester, "save_program", fail)
+    script.set_engine(arguments(), both[0], "cpu", 1000)
+    warning = f"the inference engine does not run: {error.__name__}; the network itself is used"
+    assert warning in capsys.readouterr().err
+    assert both[0].predictor is None
+
+
+def test_a_paddle_without_its_engine_still_completes(both, monkeypatch) -> None:
+    code = "import sys, paddle; sys.modules['paddle.inference'] = None; import tester"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setitem(sys.modules, "paddle.inference", None)
+    monkeypatch.setattr(tester, "save_program", lambda _, path: Path(path + ".json").touch())
+    with pytest.raises(tester.EngineError, match="does not run: import of paddle.inference halted"):
+        both[0].use_inference_engine()
 
 
 class Asked:
@@ -125,18 +166,40 @@ def test_falls_back_visibly_unless_insisted_on(capsys) -> None:
         script.set_engine(arguments("--engine", "inference"), Asked(), "gpu (some)", 1)
 
 
-def test_a_picture_from_the_command_line(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint.write(tmp_path / "run")
+def picture_options(folder: Path, output: str, *options: str) -> list[str]:
+    """The command line for a picture of 37x45 pixels, whose files it makes."""
+    checkpoint = tiny_checkpoint.write(folder / "run")
     images, masks = sample(37, 45, count=1)
-    write_image(str(tmp_path / "in.png"), images[0])
-    write_image(str(tmp_path / "mask.png"), np.repeat(masks[0][..., None] * np.uint8(255), 3, axis=2))
+    write_image(str(folder / "in.png"), images[0])
+    write_image(str(folder / "mask.png"), np.repeat(masks[0][..., None] * np.uint8(255), 3, axis=2))
+    files = {"--image": "in.png", "--mask": "mask.png", "--output": output}
+    words = [word for option, name in files.items() for word in (option, str(folder / name))]
+    return [*words, "--checkpoint", checkpoint, "--device", "cpu", *options]
+
+
+def test_a_picture_from_the_command_line(tmp_path: Path, capsys) -> None:
+    images, masks = sample(37, 45, count=1)
     results = []
     for engine in ("eager", "inference"):
-        output = tmp_path / f"{engine}.png"
-        names = ("--image", "in.png"), ("--mask", "mask.png")
-        files = [word for option, name in names for word in (option, str(tmp_path / name))]
-        options = ["--output", str(output), "--checkpoint", checkpoint, "--device", "cpu", "--engine", engine]
-        assert script.main([*files, *options]) == 0
-        results.append(script.decode_image(str(output)))
+        output = f"{engine}.png"
+        assert script.main(picture_options(tmp_path, output, "--engine", engine)) == 0
+        results.append(script.decode_image(str(tmp_path / output)))
+    assert "--engine" not in capsys.readouterr().err
     np.testing.assert_array_equal(results[1][masks[0] == 0], images[0][masks[0] == 0])
     assert np.abs(results[0].astype(int) - results[1]).max() <= 1
+
+
+def test_pictures_too_large_for_the_engine_are_said(tmp_path: Path, monkeypatch, capsys) -> None:
+    for module in (script, tester):
+        monkeypatch.setattr(module, "ENGINE_PIXELS", 1000)
+    monkeypatch.setattr(tester.Tester, "use_inference_engine", lambda self: setattr(self, "predictor", pytest.fail))
+    assert script.main(picture_options(tmp_path, "out.png", "--engine", "inference")) == 0
+    warning = "--engine inference: every picture had more than 1000 pixels; the network itself was used"
+    assert warning in capsys.readouterr().err
+
+
+def test_an_evaluation_too_large_for_the_engine_is_refused() -> None:
+    too_many = script.ENGINE_PIXELS + 64
+    with pytest.raises(UserError, match=f"--engine inference takes pictures of up to 262144 pixels, not {too_many}"):
+        script.set_engine(arguments("--engine", "inference"), Asked(), "cpu", 0, pixels=too_many)
+    script.set_engine(arguments(), Asked(), "cpu", 0, pixels=too_many)

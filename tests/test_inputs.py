@@ -281,8 +281,15 @@ def test_a_fresh_clone_completes_with_the_released_generator(tmp_path: Path, che
     mask = np.zeros((16, 16), np.uint8)
     mask[4:8, 4:8] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    (tmp_path / "c.yaml").write_text("dataset_name: none\nval_data_path: absent.txt\n")
-    code, errors = run_within(load_script(), tmp_path, [*line(), "--config", "c.yaml"])
+    for name in ("configs/test.yaml", "c.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("dataset_name: none\nval_data_path: absent.txt\n")
+    script = load_script()
+    for named in (["--config", "c.yaml"], ["expname=other"]):  # a run that is named must have a checkpoint of its own
+        code, errors = run_within(script, tmp_path, [*line(), *named])
+        assert code == 2 and not (tmp_path / "out.png").exists()
+        assert "holds no checkpoint: train first" in errors
+    code, errors = run_within(script, tmp_path, line())
     assert code == 0 and (tmp_path / "out.png").is_file()
     assert f"hole_benchmark: holds no checkpoint; the released generator is used, {checkpoint}" in errors
 

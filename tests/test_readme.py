@@ -476,6 +476,11 @@ def test_anchors_by_hand() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_nothing_is_left_to_be_filled_in(document: str) -> None:
+    assert re.findall(r"to be measured|to be filled in|待测|\bTODO\b", text_of(document), re.IGNORECASE) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     wrong = []
     for target in links(text_of(document)):

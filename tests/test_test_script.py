@@ -147,6 +147,18 @@ def test_the_summary_states_the_protocol(results: Path) -> None:
     assert max(map(len, summary.splitlines()[1:])) <= 110
 
 
+def test_the_summary_says_what_ran(script, place: Path, tmp_path: Path, monkeypatch) -> None:
+    def use(model: tester.Tester) -> None:
+        model.predictor = lambda image, mask: [image, image, np.zeros((1, 2, 4, 5), np.int64)]
+
+    monkeypatch.setattr(tester.Tester, "use_inference_engine", use)
+    for pixels in (32 * 40 - 1, 32 * 40):
+        monkeypatch.setattr(tester, "ENGINE_PIXELS", pixels)
+        evaluate(script, place, tmp_path / "out", "--count", "1", "--engine", "inference")
+        summary = (tmp_path / "out/test.txt").read_text(encoding="utf-8")
+        assert ("; Paddle Inference with oneDNN" in summary) == (pixels == 32 * 40)
+
+
 def test_no_path_of_the_machine_is_saved(place: Path, script, tmp_path: Path, results: Path) -> None:
     checkpoint = str(results / "checkpoint_00000020.npz")
     evaluate(script, place, tmp_path, "--checkpoint", checkpoint, "--count", "1")

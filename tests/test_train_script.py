@@ -68,6 +68,7 @@ def test_dry_run_of_the_coarse_stage_and_picture_elsewhere(place):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--dry-run", ""], "error: --dry-run: the picture's name is empty: leave it out for dry_run.png"),
         (["--dry-run", "seen"], "error: cannot write seen: give it a suffix that names an image format, e.g. .png"),
         (["--dry-run", "away/seen.png"], "error: cannot write away/seen.png: No such file or directory"),
         (["--dry-run", "amp=true"], "error: command line ('amp=true'): amp must be one of none, float16, bfloat16"),

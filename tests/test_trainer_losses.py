@@ -228,9 +228,8 @@ def test_port_trajectory_losses(trajectory):
 def test_port_trajectory_parameters(golden, trajectory):
     """All parameters of the port's last checkpoint, five of which the file of the trajectory holds, too.
 
-    They have gone up to 5e-4 by then, so what counts is the difference relative to the way. Where the gradient of a
-    critic's last bias, real against completed, cancels to rounding errors, Adam makes a step of full length (1e-4)
-    of them: that may happen to single values.
+    They have gone up to 5e-4 by then, so what counts is the difference relative to the way. Where the gradient of
+    a critic's last bias, real against completed, cancels to rounding errors, Adam makes a full step (1e-4) of them.
     """
     trainer, start, _, data = trajectory
     end = build(8, 8, 64, 32, "pytorch")
@@ -242,8 +241,9 @@ def test_port_trajectory_parameters(golden, trajectory):
     gone = np.concatenate([(expected[key] - start[key]).ravel() for key in expected]).astype(np.float64)
     off = np.concatenate([(expected[key] - found[key]).ravel() for key in expected]).astype(np.float64)
     assert np.abs(gone).max() > 3e-4
-    assert np.count_nonzero(np.abs(off) > 2e-5) <= 4
-    assert np.abs(off).max() <= 1e-4
+    for key in expected:
+        limit = 1e-4 if key[0] != "generator" and key[1].endswith("conv4.conv.bias") else 2e-5
+        assert np.abs(expected[key] - found[key]).max() <= limit, key
     assert np.linalg.norm(off) <= 1e-3 * np.linalg.norm(gone)
 
 

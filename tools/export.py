@@ -7,8 +7,9 @@ ONNX Runtime and others, and about.json, which says what they are. Both take ima
 mask [N or 1, 1, H, W], 1 = hole; they hide the hole and return the completed picture, equal to the image outside of
 the hole. N, H and W are free, H and W divisible by 8. docs/deploy.md uses each in 20 lines.
 
-Every program is then compared with the network itself on random pictures and masks at three sizes; the largest
-difference is printed. Above 1e-4 the program is removed again and the exit code is 1.
+Every program is first compared with the network itself on random pictures and masks at three sizes; the largest
+difference is printed. Above 1e-4, and after any error, FOLDER stays as it was; the exit code is 1, or 2. Otherwise
+it holds the programs of this export and none of an earlier one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +38,7 @@ import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
 from models.export import (  # noqa: E402
+    PROGRAM_SUFFIXES,
     TOLERANCE,
     Completion,
     Predictor,
@@ -46,11 +49,14 @@ from models.export import (  # noqa: E402
 )
 from tester import Tester  # noqa: E402
 from utils.evaluation.report import prepare_folder, write_text  # noqa: E402
+from utils.visualization import OutputError  # noqa: E402
 
 NAME = "completion"
+ABOUT = "about.json"
+WRITTEN = (*(NAME + suffix for suffix in (*PROGRAM_SUFFIXES, ".pdiparams", ".onnx")), ABOUT)
 OPSET = 17
 CHECKED = ((1, 64, 48), (2, 104, 72), (1, 128, 128))  # pictures, height, width
-NEEDS_ONNX = "paddle2onnx and onnx: pip install paddle2onnx==2.1.0 'onnx<=1.17' onnxruntime"
+NEEDS_ONNX = "paddle2onnx, onnx and onnxruntime: pip install paddle2onnx==2.1.0 'onnx<=1.17' onnxruntime"
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -88,12 +94,9 @@ def save_onnx(program: str, path: str, names: list[str]) -> None:
     onnx.save(model, path)
 
 
-def onnx_session(path: str) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]] | None:
-    """The program in ONNX Runtime; None where that is not installed."""
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError:
-        return None
+def onnx_session(path: str) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
+    """The program in ONNX Runtime."""
+    runtime = import_optional("onnxruntime", NEEDS_ONNX)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = set_thread_count()
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -107,17 +110,15 @@ def import_optional(name: str, needs: str):
         raise UserError(f"--format onnx needs {needs} ({one_line(error)})") from None
 
 
-def check(completion: Completion, program: Callable, engine: str, files: list[str]) -> float:
-    """Prints the largest difference of each size; one that is too large removes the files and ends the script."""
+def check(completion: Completion, program: Callable, engine: str) -> float:
+    """Prints the largest difference of each size and returns that of all; one that is too large ends the script."""
     largest = 0.0
     for count, height, width in CHECKED:
         difference = largest_difference(completion, program, height, width, count)
         print(f"{engine}: {count} x {height}x{width}: largest difference {difference:.1e}")
         largest = max(largest, difference)
     if not largest <= TOLERANCE:
-        for path in files:
-            os.unlink(path)
-        what = f"differs from the network by more than {TOLERANCE}; removed {files[0]}"
+        what = f"differs from the network by more than {TOLERANCE}; nothing was written"
         print(f"error: {engine}: {what}", file=sys.stderr)
         sys.exit(1)
     return largest
@@ -153,39 +154,59 @@ def about(tester: Tester, names: list[str]) -> dict:
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
-    formats = ("paddle", "onnx") if args.format == "both" else (args.format,)
-    if "onnx" in formats:
-        for name in ("paddle2onnx", "onnx"):
-            import_optional(name, NEEDS_ONNX)
-    paddle.set_device("cpu")
-    tester = Tester(args.checkpoint)
-    prepare_folder(args.output)
+def build(tester: Tester, folder: str, formats: tuple[str, ...]) -> None:
+    """Makes the programs and about.json in an empty folder; each is compared with the network."""
     completion = tester.completion()
     names = output_names(completion)
     description = about(tester, names)
-    path = os.path.join(args.output, NAME)
+    path = os.path.join(folder, NAME)
     save_program(completion, path)
-    files = [program_file(path), path + ".pdiparams"]
     differences = description["largest_difference"]
     for engine, onednn in (("Paddle Inference", False), ("Paddle Inference with oneDNN", True)):
-        differences[engine] = check(completion, Predictor(path, set_thread_count(), onednn), engine, files)
+        differences[engine] = check(completion, Predictor(path, set_thread_count(), onednn), engine)
     if "onnx" in formats:
         save_onnx(path, path + ".onnx", names)
         description["versions"]["paddle2onnx"] = importlib.metadata.version("paddle2onnx")
         description["onnx_opset"] = OPSET
-        session = onnx_session(path + ".onnx")
-        if session is None:
-            print("ONNX Runtime is not installed: the ONNX program was not compared (pip install onnxruntime)")
-        else:
-            differences["ONNX Runtime"] = check(completion, session, "ONNX Runtime", [path + ".onnx"])
+        differences["ONNX Runtime"] = check(completion, onnx_session(path + ".onnx"), "ONNX Runtime")
     if "paddle" not in formats:
-        for file in files:
+        for file in (program_file(path), path + ".pdiparams"):
             os.unlink(file)
-    write_text(os.path.join(args.output, "about.json"), json.dumps(description, indent=2) + "\n")
-    written = files * ("paddle" in formats) + [path + ".onnx"] * ("onnx" in formats)
-    print(f"wrote {', '.join([*written, os.path.join(args.output, 'about.json')])}")
+    write_text(os.path.join(folder, ABOUT), json.dumps(description, indent=2) + "\n")
+
+
+def publish(folder: str, output: str) -> list[str]:
+    """Moves what `build` made to its place and removes the rest of an earlier export; returns the paths.
+
+    about.json goes first and comes last: a folder without it is not complete. Raises OutputError.
+    """
+    made = [name for name in WRITTEN if os.path.exists(os.path.join(folder, name))]
+    paths = [os.path.join(output, name) for name in made]
+    try:
+        for name in (ABOUT, *(name for name in WRITTEN if name not in made)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(output, name))
+                if name != ABOUT:
+                    print(f"removed {os.path.join(output, name)} of an earlier export")
+        for name, path in zip(made, paths):
+            os.replace(os.path.join(folder, name), path)
+    except OSError as error:
+        raise OutputError(f"cannot write to the folder {output}: {error.strerror or error}") from None
+    return paths
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    formats = ("paddle", "onnx") if args.format == "both" else (args.format,)
+    if "onnx" in formats:
+        for name in ("paddle2onnx", "onnx", "onnxruntime"):
+            import_optional(name, NEEDS_ONNX)
+    paddle.set_device("cpu")
+    tester = Tester(args.checkpoint)
+    prepare_folder(args.output)
+    with tempfile.TemporaryDirectory(dir=args.output, prefix=".export-") as folder:
+        build(tester, folder, formats)
+        print(f"wrote {', '.join(publish(folder, args.output))}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(PROJECT))
@@ -28,7 +29,19 @@ from utils.config import TestConfig, load_config  # noqa: E402
 from utils.evaluation.baselines import BASELINES  # noqa: E402
 from utils.evaluation.comparison import METRICS, Estimate, Measured, estimate, read_measured  # noqa: E402
 from utils.evaluation.report import portable_path, write_text  # noqa: E402
-from utils.scripts import is_evaluated, run_script  # noqa: E402
+from utils.scripts import evaluation_digest, is_evaluated, mark_evaluated, run_script  # noqa: E402
+
+
+def load_pyplot() -> ModuleType:
+    """matplotlib.pyplot for files. Raises UserError."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("matplotlib is not installed: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def evaluate(folder: str, output: str, overrides: Sequence[str]) -> dict[int, dict[str, Measured]]:
@@ -38,14 +51,16 @@ def evaluate(folder: str, output: str, overrides: Sequence[str]) -> dict[int, di
         raise UserError(f"{folder}: holds no checkpoint")
     config = os.path.join(folder, "config.yaml")
     checked = load_config(config, TestConfig, overrides)
-    read_file_list(checked.val_data_path, checked.data_root)
+    digest = evaluation_digest(checked, read_file_list(checked.val_data_path, checked.data_root))
+    load_pyplot()  # that it is missing should not be found out after hours
     results = {}
     for number, (iteration, path) in enumerate(checkpoints, start=1):
         place = os.path.join(output, f"{iteration:08d}")
         command = ["test.py", "--config", config, *overrides, "--checkpoint", path, "--output", place]
         command += ["--baselines"] if number == 1 else []
-        if not is_evaluated(command, path, place):
+        if not is_evaluated(command, path, place, digest):
             run_script(command)
+            mark_evaluated(place, digest)
         results[iteration] = read_measured(os.path.join(place, "test.csv"))
         psnr = estimate([results[iteration]["model"]])["hole_psnr"].mean
         print(f"[{number}/{len(checkpoints)}] iteration {iteration}: PSNR in the hole {psnr:.3f}", flush=True)
@@ -68,13 +83,7 @@ def to_csv(results: dict[int, dict[str, Measured]]) -> str:
 
 
 def draw(results: dict[int, dict[str, Measured]], title: str, output: str) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     figure, axis = pyplot.subplots(figsize=(8, 5))
     values: list[Estimate] = [estimate([methods["model"]])["hole_psnr"] for methods in results.values()]
     means, errors = [value.mean for value in values], [value.over_photographs for value in values]

@@ -3,9 +3,10 @@
     python tools/release.py RUN_FOLDER --output checkpoints/released --data TEXT --licence TEXT [--average K]
     python tools/release.py A.npz B.npz --output checkpoints/released --data notes.txt --licence terms.txt
 
-Writes generator.npz (float32, no critics, no optimisers, at most 20 MB), config.yaml, train.txt, the summaries given
-with --metrics, README.md and SHA256SUMS into a new folder. With several checkpoints, or --average K of a run, the
-weights are their mean, and the README names them. --data and --licence are a text or a file that holds it.
+Writes generator.npz (float32, no critics, no optimisers, at most 20 MB), config.yaml, train.txt without the machine's
+folders, the summaries given with --metrics, README.md and SHA256SUMS into a new folder. With several checkpoints, or
+--average K of a run, the weights are their mean, and the README names them. --data and --licence are a text or a file
+that holds it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from utils.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint,
 from utils.cli import UserError, friendly_errors  # noqa: E402
 from utils.config import ConfigError, TrainConfig, to_yaml  # noqa: E402
 from utils.config_file import parse_yaml  # noqa: E402
-from utils.evaluation.report import portable_path, prepare_folder, write_text  # noqa: E402
+from utils.evaluation.report import portable_path, portable_text, prepare_folder  # noqa: E402
+from utils.text_files import write_text  # noqa: E402
 
-MAX_BYTES = 20_000_000
+MAX_BYTES = 20_000_000  # of generator.npz
 LINE = 118  # of text, characters
 # Of a checkpoint's meta: what is needed to build the generator and to say where it comes from.
 KEPT = ("architecture", "iteration", "mask_type", "mosaic_unit_size", "coarse_only", "paddle", "photographs")
@@ -178,13 +180,11 @@ def release(args: argparse.Namespace) -> None:
         raise ReleaseError(f"{args.output}: is not empty: remove it, or name another folder")
     arrays, last = mean_generator(paths)
     weights = sum(array.size for array in arrays.values())
-    if 4 * weights > MAX_BYTES:
-        raise ReleaseError(f"{paths[-1]}: {weights:,} weights are more than {MAX_BYTES:,} bytes")
     config = publishable_config(last, paths[-1])
     texts = {"config.yaml": config}
     log = os.path.join(os.path.dirname(paths[-1]), "train.txt")
     if os.path.isfile(log):
-        texts["train.txt"] = read_text(log)
+        texts["train.txt"] = portable_text(read_text(log))
     texts.update(read_metrics(args.metrics))
     terms = {"Data": text_of(args.data), "Licence and terms": text_of(args.licence)}
     generator = os.path.join(args.output, "generator.npz")
@@ -194,11 +194,15 @@ def release(args: argparse.Namespace) -> None:
     meta.update(config=config, averaged=[os.path.basename(path) for path in paths])
     prepare_folder(args.output)
     save_checkpoint(generator, arrays, meta)
+    size = os.path.getsize(generator)
+    if size > MAX_BYTES:
+        os.unlink(generator)
+        raise ReleaseError(f"{paths[-1]}: {weights:,} weights make {size:,} bytes, more than {MAX_BYTES:,}")
     for name, text in texts.items():
         write_text(os.path.join(args.output, name), text)
     sums = [f"{sha256(os.path.join(args.output, name))}  {name}\n" for name in ("generator.npz", *texts)]
     write_text(os.path.join(args.output, "SHA256SUMS"), "".join(sums))
-    print(f"{generator}: {os.path.getsize(generator):,} bytes, {weights:,} weights, from {', '.join(paths)}")
+    print(f"{generator}: {size:,} bytes, {weights:,} weights, from {', '.join(paths)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

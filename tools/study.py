@@ -11,6 +11,7 @@ rows alike. The table is written after every row, over all rows that are finishe
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -23,7 +24,7 @@ sys.path.insert(1, str(PROJECT))
 
 from data.file_list import DataError, read_file_list  # noqa: E402
 from utils.checkpoint import checkpoint_path, list_checkpoints  # noqa: E402
-from utils.cli import UserError, friendly_errors  # noqa: E402
+from utils.cli import UserError, friendly_errors, prepare_paddle  # noqa: E402
 from utils.config import TestConfig, TrainConfig, config_digest, load_config, run_folder, to_yaml  # noqa: E402
 from utils.evaluation.baselines import BASELINES  # noqa: E402
 from utils.evaluation.comparison import (  # noqa: E402
@@ -34,8 +35,9 @@ from utils.evaluation.comparison import (  # noqa: E402
     read_measured,
 )
 from utils.evaluation.comparison_table import Difference, Table, Value, tables_csv, tables_text  # noqa: E402
-from utils.evaluation.report import portable_command, prepare_folder, write_text  # noqa: E402
-from utils.scripts import command_line, is_evaluated, run_script  # noqa: E402
+from utils.evaluation.report import portable_command, prepare_folder  # noqa: E402
+from utils.scripts import command_line, evaluation_digest, is_evaluated, mark_evaluated, run_script  # noqa: E402
+from utils.text_files import write_text  # noqa: E402
 
 FULL = "full"
 ROWS = {
@@ -66,13 +68,14 @@ class Study:
     def __init__(self, args: argparse.Namespace) -> None:
         self.config, self.overrides = args.config, list(args.overrides)
         values = load_config(args.config, TrainConfig, args.overrides)
-        self.train_list = args.train or values.train_data_path
+        self.train_list, self.root = args.train or values.train_data_path, values.data_root
         beside = os.path.join(os.path.dirname(values.val_data_path), SECOND_LIST)
         self.val_lists = args.val or [values.val_data_path, beside]
         self.list_names = [os.path.splitext(os.path.basename(path.rstrip("/")))[0] for path in self.val_lists]
         if len(set(self.list_names)) != len(self.list_names):
             raise UserError(f"--val: two lists are called {' and '.join(self.list_names)}: give them other names")
         counts = {kind: args.seeds if kind in MAIN_PAIR else args.other_seeds for kind in ROWS}
+        self.digests: dict[str, str] = {}  # of the evaluations by the last part of their output folders; by `check`
         # Seed by seed, so that a study that is stopped early has complete comparisons.
         self.rows = [Row(kind, seed) for seed in range(max(counts.values())) for kind in ROWS if seed < counts[kind]]
 
@@ -97,20 +100,33 @@ class Study:
         """The test.py commands of a row by their output folders. The holes' seed is the configuration's."""
         commands = {}
         for list_name, path in zip(self.list_names, self.val_lists):
-            for protocol, settings in PROTOCOLS.items():
+            for protocol in PROTOCOLS:
                 output = self.output(row, list_name, protocol)
-                command = ["test.py", "--config", self.config, *self.overrides, f"val_data_path={path}", *settings]
+                command = ["test.py", "--config", self.config, *self.evaluated(path, protocol)]
                 command += ["--checkpoint", self.checkpoint(row), "--output", output]
                 # The classical methods do not depend on the training: once is enough.
                 commands[output] = [*command, "--baselines"] if row == Row(FULL, 0) else command
         return commands
 
+    def evaluated(self, path: str, protocol: str) -> list[str]:
+        return [*self.overrides, f"val_data_path={path}", *PROTOCOLS[protocol]]
+
     def check(self) -> None:
         """What would otherwise be found out after hours: lists that are missing, holes that do not fit."""
-        for path in (self.train_list, *self.val_lists):
-            read_file_list(path)
-        for settings in PROTOCOLS.values():
-            load_config(self.config, TestConfig, [*self.overrides, f"val_data_path={self.val_lists[0]}", *settings])
+        read_file_list(self.train_list, self.root)
+        for list_name, path in zip(self.list_names, self.val_lists):
+            photographs = read_file_list(path, self.root)
+            for protocol in PROTOCOLS:
+                config = load_config(self.config, TestConfig, self.evaluated(path, protocol))
+                self.digests[f"{list_name}_{protocol}"] = evaluation_digest(config, photographs)
+
+    def missing(self, row: Row) -> dict[str, list[str]]:
+        """Those of `evaluations` whose results are not there; after `check`."""
+        return {
+            output: command
+            for output, command in self.evaluations(row).items()
+            if not is_evaluated(command, self.checkpoint(row), output, self.digests[os.path.basename(output)])
+        }
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -152,36 +168,41 @@ def train(study: Study, row: Row) -> str:
 
 
 def refuse_other_configuration(config: TrainConfig, folder: str) -> None:
-    """UserError if the run in the folder was of other settings than its row has now."""
-    path = os.path.join(folder, "config.yaml")
-    before = load_config(path, TrainConfig)
+    """UserError if the run in the folder was trained with other settings than its row has now.
+
+    It may be for more iterations than then, and val_data_path, which training takes for its previews alone, another.
+    """
+    before = load_config(os.path.join(folder, "config.yaml"), TrainConfig)
+    same = {key: getattr(before, key) for key in ("niter", "resume", "val_data_path")}
+    if before.amp == "none" and config.amp != "none" and not has_gpu():
+        same["amp"] = before.amp  # train.py turns it off on a CPU, and keeps that in its config.yaml
+    config = dataclasses.replace(config, **same)
     if config_digest(before) != config_digest(config):
         old = set(to_yaml(before).splitlines())
-        lines = [line for line in to_yaml(config).splitlines() if not line.startswith("resume:")]
-        changed = "; ".join(line for line in lines if line not in old)
+        changed = "; ".join(line for line in to_yaml(config).splitlines() if line not in old)
         raise UserError(f"{folder}: was trained with other settings than now ({changed}): remove it, or give the "
                         "study another dataset_name=NAME")
 
 
+def has_gpu() -> bool:
+    """Whether train.py takes a GPU here; imports paddle, which a study seldom needs to."""
+    prepare_paddle()
+    from utils.device import set_device
+
+    return set_device() != "cpu"
+
+
 def evaluate(study: Study, row: Row) -> str:
-    missing = {
-        output: command
-        for output, command in study.evaluations(row).items()
-        if not is_evaluated(command, study.checkpoint(row), output)
-    }
-    for command in missing.values():
+    missing = study.missing(row)
+    for output, command in missing.items():
         run_script(command)
+        mark_evaluated(output, study.digests[os.path.basename(output)])
     return f"{len(missing)} evaluations" if missing else "evaluated before"
 
 
 def collect(study: Study) -> list[Table]:
     """A table for every list and protocol, of the rows whose results are there."""
-    finished = [
-        row
-        for row in study.rows
-        if all(is_evaluated(command, study.checkpoint(row), output)
-               for output, command in study.evaluations(row).items())
-    ]
+    finished = [row for row in study.rows if not study.missing(row)]
     return [
         make_table(study, finished, list_name, protocol) for list_name in study.list_names for protocol in PROTOCOLS
     ]

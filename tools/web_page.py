@@ -22,6 +22,7 @@ from utils.pictures.files import write_picture
 from utils.pictures.options import LEAST_SIDE
 
 KEPT = 3600  # seconds that uploads and results stay
+NO_PICTURE = "there is no picture yet: upload one or choose a sample"
 BRUSH = "#e62828"
 STYLE = """
 .line { margin: 0; padding: .6em .9em; border-radius: 6px; background: var(--background-fill-secondary); }
@@ -129,7 +130,11 @@ def build_page(tester: Tester, args: argparse.Namespace, folder: str, call: Call
         def open_sample(event: gr.SelectData) -> dict:
             return {**show_picture(samples[event.index]), upload: None}
 
-        def mark_corner(picture: steps.Opened, drawn: list, first: list | None, event: gr.SelectData) -> dict:
+        def mark_corner(
+            picture: steps.Opened | None, drawn: list, first: list | None, event: gr.SelectData
+        ) -> dict:  # fmt: skip
+            if picture is None:
+                raise UserError(NO_PICTURE)
             if first is None:
                 first = event.index
             else:
@@ -144,7 +149,7 @@ def build_page(tester: Tester, args: argparse.Namespace, folder: str, call: Call
             fit: bool, max_side: int,
         ) -> dict:  # fmt: skip
             if picture is None:
-                raise UserError("there is no picture yet: upload one or choose a sample")
+                raise UserError(NO_PICTURE)
             limit = args.max_megabytes
             given = mask_path and steps.load_mask(picture, mask_path, limit, swap, fit)
             hole = steps.find_hole(picture, paint["layers"] if paint else [], drawn, given)

@@ -23,7 +23,7 @@ from utils.cli import UserError, one_line
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"checkpoint_(\d{8,})\.npz")
-_STALE = re.compile(r"(checkpoint_\d{8,}\.npz|train\.txt)\.tmp-\d+")
+_STALE = re.compile(r"(checkpoint_\d{8,}\.npz|train\.txt|config\.yaml)\.tmp-\d+")
 _KINDS = "biuf"  # dtype kinds that may be stored: bool, signed, unsigned, float
 _SHOWN = 3  # names in an error message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -13,11 +14,14 @@ from pathlib import Path
 from types import FrameType
 
 from utils.cli import UserError
+from utils.config import TestConfig, config_digest
 from utils.evaluation.report import portable_command
+from utils.text_files import write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
 PROGRESS = re.compile(r"\d+/\d+ \w+")  # a line of utils.progress
 LAST_WRITTEN = "extremes.png"  # of test.py's files
+DIGEST = "evaluated.txt"  # beside them
 
 
 class ScriptError(UserError):
@@ -32,18 +36,23 @@ def command_line(arguments: Sequence[str]) -> str:
 def run_script(arguments: Sequence[str]) -> None:
     """Runs a script of the project, arguments[0], and waits for its end. Its warnings and errors are shown alone.
 
-    Ctrl-C and SIGTERM are passed on to it and it is given the time to end, in which train.py saves a checkpoint;
-    then KeyboardInterrupt. Only for the main thread. Raises ScriptError.
+    Ctrl-C, SIGTERM and the end of the terminal are passed on to it, unless they were ignored before (nohup), and it
+    is given the time to end, in which train.py saves a checkpoint; then KeyboardInterrupt. Only for the main thread.
+    Raises ScriptError.
     """
     received: list[int] = []
     process = None
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and number in received:
+            return  # from the shell and from the system; a second signal would mean at once
         received.append(number)
         if process is not None:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heard}
     command = [sys.executable, str(PROJECT / arguments[0]), *arguments[1:]]
     try:
         # A session of its own: the terminal's Ctrl-C would reach it as well, and twice means at once.
@@ -70,12 +79,27 @@ def run_script(arguments: Sequence[str]) -> None:
         raise ScriptError(f"{command_line(arguments)}: {ended}; its own message is above")
 
 
-def is_evaluated(arguments: Sequence[str], checkpoint: str, output: str) -> bool:
-    """Whether `output` holds all results of just this test.py command, made since the checkpoint was."""
-    summary, last = os.path.join(output, "test.txt"), os.path.join(output, LAST_WRITTEN)
+def evaluation_digest(config: TestConfig, photographs: Sequence[str]) -> str:
+    """SHA-256 of what an evaluation is of, besides its checkpoint: settings and the list's paths in full."""
+    lines = [config_digest(config), *map(os.path.abspath, photographs)]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def mark_evaluated(output: str, digest: str) -> None:
+    """Notes what the results in `output`, which were just made, are of; see `evaluation_digest`."""
+    write_text(os.path.join(output, DIGEST), f"{digest}\n")
+
+
+def is_evaluated(arguments: Sequence[str], checkpoint: str, output: str, digest: str) -> bool:
+    """Whether `output` holds all results of just this test.py command, made since the checkpoint was.
+
+    digest: of `evaluation_digest`; paths are shortened in the command, and a list may have been edited since.
+    """
+    summary, last, mark = (os.path.join(output, name) for name in ("test.txt", LAST_WRITTEN, DIGEST))
     try:
-        with open(summary, encoding="utf-8") as file:
-            same = file.readline().rstrip("\n") == portable_command(arguments)
-        return same and os.path.getmtime(checkpoint) <= os.path.getmtime(summary) <= os.path.getmtime(last)
+        with open(summary, encoding="utf-8") as file, open(mark, encoding="utf-8") as of:
+            same = (file.readline(), of.read()) == (f"{portable_command(arguments)}\n", f"{digest}\n")
+        times = [os.path.getmtime(path) for path in (checkpoint, summary, last, mark)]
+        return same and times == sorted(times)
     except (OSError, ValueError):  # not there, or not text
         return False

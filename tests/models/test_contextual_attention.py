@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 import pytest
 
-from models import patch_matching
+from models import contextual_attention, patch_matching
 from models.contextual_attention import ContextualAttention, resize_nearest
 from models.layers import nearest_index
 from tests import oracle
@@ -219,6 +219,37 @@ def test_in_chunks_the_same(monkeypatch, shape, fuse, rows):
     assert relative(features.numpy(), expected) <= 2e-5
     clear = np.broadcast_to((gap > 1e-3)[:, None], offsets.shape)
     assert (offsets.numpy() == expected_offsets)[clear].all()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("masks", [None, 1, 3])
+@pytest.mark.parametrize("same", [True, False])
+def test_in_groups_of_samples_the_same(monkeypatch, same, masks, size):
+    """As a CPU handles large features; also forwards alone, where nothing is kept."""
+    rng = np.random.default_rng(5)
+    f, b = random_features(rng, 3, 4, 12, 16), None if same else random_features(rng, 3, 4, 10, 8)
+    boxes = [(4, 4, 4, 3), (0, 0, 3, 5), (6, 2, 3, 4)][:masks]
+    mask = None if masks is None else box_mask(masks, *(f if same else b).shape[2:], *boxes)
+    toward = rng.normal(size=f.shape).astype(np.float32)
+    whole = attend(f, b, mask, toward)
+    calls = []
+    once = ContextualAttention.attend
+    monkeypatch.setattr(ContextualAttention, "attend", lambda *x: calls.append(x[1].shape[0]) or once(*x))
+    matrix = 7 * 8 * (7 * 8 if same else 6 * 4)
+    monkeypatch.setattr(contextual_attention, "GROUP_BUDGET", size * 4 * patch_matching.LIVE_MATRICES * matrix)
+    parts = attend(f, b, mask, toward)
+    assert calls == [1] * 3 if size == 1 else [2, 1]
+    assert len(whole) == len(parts) and (whole[3] is None) == same
+    for found, expected in zip(parts, whole):
+        assert (found is None and expected is None) or relative(found, expected) <= 1e-6
+
+
+def test_numbers_of_samples_that_do_not_fit():
+    layer, x, mask = ContextualAttention(), paddle.zeros([3, 2, 8, 8]), paddle.zeros([2, 1, 8, 8])
+    with pytest.raises(ValueError, match="3 foregrounds, 3 backgrounds and 2 masks"):
+        layer(x, x, mask)
+    with pytest.raises(ValueError, match="3 foregrounds, 1 backgrounds"):
+        layer(x, x[:1])
 
 
 def test_gradient_of_one_of_the_two_only():

@@ -48,26 +48,93 @@ def test_what_is_written(exported) -> None:
     assert ("completion.onnx" in names) == (not MISSING)
 
 
-def test_a_program_that_differs_is_removed(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(export, "save_program", lambda completion, path: written(path))
-    monkeypatch.setattr(export, "Predictor", lambda *_: None)
-    monkeypatch.setattr(export, "largest_difference", lambda *_: 2e-4)
+@pytest.fixture
+def stubbed(tmp_path: Path, monkeypatch) -> list[str]:
+    """Arguments of an export whose programs are bytes; its folder holds all that earlier ones may leave."""
+    monkeypatch.setattr(export, "save_program", lambda _, path: written(path + ".pdmodel", path + ".pdiparams"))
+    monkeypatch.setattr(export, "save_onnx", lambda program, path, names: written(path))
+    monkeypatch.setattr(export, "import_optional", lambda *_: None)
+    monkeypatch.setattr(export, "onnx_session", lambda path: "ONNX")
+    monkeypatch.setattr(export, "Predictor", lambda *_: "Paddle")
+    monkeypatch.setattr(export, "largest_difference", lambda *_: 1e-6)
+    monkeypatch.setattr(export.importlib.metadata, "version", lambda name: "0")
+    (tmp_path / "out").mkdir()
+    for name in (*EVERYTHING, "notes.txt"):
+        (tmp_path / "out" / name).write_bytes(b"earlier")
+    return [tiny_checkpoint.write(tmp_path / "run"), "--output", str(tmp_path / "out"), "--format"]
+
+
+EVERYTHING = {"about.json", "completion.json", "completion.pdmodel", "completion.pdiparams", "completion.onnx"}
+
+
+def written(*paths: str) -> None:
+    for path in paths:
+        Path(path).write_bytes(b"new")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("formats", "made"),
+    [
+        ("paddle", {"completion.pdmodel", "completion.pdiparams"}),
+        ("onnx", {"completion.onnx"}),
+        ("both", {"completion.pdmodel", "completion.pdiparams", "completion.onnx"}),
+    ],
+)
+def test_a_folder_holds_one_export(stubbed: list[str], tmp_path: Path, capsys, formats: str, made: set) -> None:
+    export.main([*stubbed, formats])
+    found = contents(tmp_path / "out")
+    about, notes = json.loads(found.pop("about.json")), found.pop("notes.txt")
+    assert found == dict.fromkeys(made, b"new") and notes == b"earlier"
+    assert ("ONNX Runtime" in about["largest_difference"]) == (formats != "paddle")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert all(str(tmp_path / "out" / name) in last for name in made | {"about.json"})
+    removed = {line.split()[1] for line in lines if line.startswith("removed ")}
+    assert removed == {str(tmp_path / "out" / name) for name in EVERYTHING - made - {"about.json"}}
+
+
+@pytest.mark.parametrize("engine", ["Paddle", "ONNX"])
+def test_a_program_that_differs_leaves_the_folder_alone(
+    stubbed: list[str], tmp_path: Path, monkeypatch, capsys, engine: str
+) -> None:
+    monkeypatch.setattr(export, "largest_difference", lambda _, program, *size: 2e-4 if program == engine else 0.0)
+    before = contents(tmp_path / "out")
     with pytest.raises(SystemExit) as end:
-        export.main([tiny_checkpoint.write(tmp_path / "run"), "--output", str(tmp_path / "out")])
+        export.main([*stubbed, "both"])
     assert end.value.code == 1
-    assert "error: Paddle Inference: differs from the network by more than 0.0001" in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    error = rf"error: {engine}.*: differs from the network by more than 0.0001; nothing was written\n"
+    assert re.fullmatch(error, capsys.readouterr().err)
+    assert contents(tmp_path / "out") == before
 
 
-def written(path: str) -> None:
-    for suffix in (".json", ".pdiparams"):
-        Path(path + suffix).write_bytes(b"")
+def test_an_error_leaves_the_folder_alone(stubbed: list[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(export, "save_onnx", lambda *_: 1 / 0)
+    before = contents(tmp_path / "out")
+    with pytest.raises(ZeroDivisionError):
+        export.main([*stubbed, "onnx"])
+    assert contents(tmp_path / "out") == before
 
 
-def test_without_the_optional_package(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
-    with pytest.raises(UserError, match="--format onnx needs paddle2onnx and onnx: pip install paddle2onnx==2.1.0"):
-        export.main(["absent.npz", "--output", str(tmp_path), "--format", "onnx"])
+def test_what_cannot_be_replaced_is_one_line(stubbed: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out/completion.onnx").unlink()
+    (tmp_path / "out/completion.onnx").mkdir()
+    with pytest.raises(UserError, match=r"cannot write to the folder .*out: "):
+        export.main([*stubbed, "onnx"])
+
+
+@pytest.mark.parametrize("absent", ["paddle2onnx", "onnx", "onnxruntime"])
+def test_without_an_optional_package(tmp_path: Path, monkeypatch, absent: str) -> None:
+    """Nothing that cannot be compared is made."""
+    for name in {"paddle2onnx", "onnx", "onnxruntime"} - {absent}:
+        monkeypatch.setitem(sys.modules, name, object())
+    monkeypatch.setitem(sys.modules, absent, None)
+    needs = "paddle2onnx, onnx and onnxruntime: pip install paddle2onnx==2.1.0 'onnx<=1.17' onnxruntime"
+    with pytest.raises(UserError, match=f"--format onnx needs {needs} .*{absent}"):
+        export.main(["absent.npz", "--output", str(tmp_path / "out"), "--format", "onnx"])
+    assert not (tmp_path / "out").exists()
 
 
 def scripts() -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import sys
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,7 @@ def run(tmp_path: Path, monkeypatch) -> Path:
     def run_script(command: list[str]) -> None:
         commands.append(command)
         output = Path(command[command.index("--output") + 1])
-        output.mkdir(parents=True)
+        output.mkdir(parents=True, exist_ok=True)
         (output / "test.txt").write_text(portable_command(command) + "\n")
         methods = {"model": int(output.name)}
         if "--baselines" in command:
@@ -62,6 +63,19 @@ def test_a_curve(run: Path, capsys) -> None:
     assert cv2.imread(str(run / "learning_curve/learning_curve.png")).std() > 5
     assert learning_curve.main([str(run), "protocol=random_box"]) == 0
     assert len(learning_curve.commands) == 3  # nothing is evaluated twice
+    cv2.imwrite(str(run.parent / "b.png"), np.zeros((8, 8, 3), np.uint8))
+    (run.parent / "list.txt").write_text("a.png\nb.png\n")
+    assert learning_curve.main([str(run), "protocol=random_box"]) == 0
+    assert len(learning_curve.commands) == 6  # but for another list
+
+
+def test_without_matplotlib_nothing_is_evaluated(run: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as exit_:
+        learning_curve.main([str(run)])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error == "error: matplotlib is not installed: pip install matplotlib\n"
+    assert learning_curve.commands == []
 
 
 @pytest.mark.parametrize(

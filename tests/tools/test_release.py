@@ -21,6 +21,23 @@ spec.loader.exec_module(release)
 
 TERMS = ["--data", "320 photographs", "--licence", "research only"]
 
+LOG = """\
+# resumed from /home/someone/run of mine/checkpoint_00000010.npz; seed 0; cpu; 1 rank; 4 photographs
+# the configuration differs from that of ~/runs/small/c.npz: data_root: /home/someone/photos/all; lr: 0.1
+# a checkpoint later than run/c.npz is now /home/someone/runs/small/c.npz.newer
+/home/someone/photos/my photos/a b.png: is not an image; another image takes its place
+photos/b.png: is empty; another image takes its place
+Iter: [30/30] l1: 0.5 speed: 1.00 batches/s
+"""
+PUBLISHED = """\
+# resumed from .../run of mine/checkpoint_00000010.npz; seed 0; cpu; 1 rank; 4 photographs
+# the configuration differs from that of .../small/c.npz: data_root: .../photos/all; lr: 0.1
+# a checkpoint later than run/c.npz is now .../small/c.npz.newer
+.../my photos/a b.png: is not an image; another image takes its place
+photos/b.png: is empty; another image takes its place
+Iter: [30/30] l1: 0.5 speed: 1.00 batches/s
+"""
+
 
 def write(folder: Path, iteration: int, gain: float = 1.0, **changes) -> str:
     """A training checkpoint whose weights are `gain` times those of the others."""
@@ -39,7 +56,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     for iteration, gain in ((10, 9.0), (20, 1.0), (30, 3.0)):
         write(folder, iteration, gain)
-    (folder / "train.txt").write_text("Iter: [30/30] l1: 0.5 speed: 1.00 batches/s\n")
+    (folder / "train.txt").write_text(LOG)
     return folder
 
 
@@ -66,7 +83,7 @@ def test_a_release(run: Path, tmp_path: Path, capsys) -> None:
     config = load_config(str(output / "config.yaml"))
     assert config.train_data_path == ".../photos/train.txt" and config.resume is False and config.data_root == ""
     assert not any(b"someone" in path.read_bytes() for path in output.iterdir())
-    assert (output / "train.txt").read_bytes() == (run / "train.txt").read_bytes()
+    assert (output / "train.txt").read_text() == PUBLISHED
     readme = (output / "README.md").read_text()
     assert "320 photographs" in readme and "Non-commercial research." in readme and "for 30 iterations." in readme
     digest = hashlib.sha256((run / "checkpoint_00000030.npz").read_bytes()).hexdigest()
@@ -128,8 +145,14 @@ def test_one_line_says_what_is_wrong_and_nothing_is_left(run, tmp_path, capsys, 
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_that_are_too_many(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(release, "MAX_BYTES", 1000)
+def test_a_file_that_is_too_large(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """It is the file that counts: its weights alone would do."""
+    arguments = [str(run), "--output", str(tmp_path / "out"), *TERMS]
+    limit = sum(array.nbytes for array in tiny_checkpoint.arrays().values())
+    monkeypatch.setattr(release, "MAX_BYTES", limit)
     with pytest.raises(SystemExit):
-        release.main([str(run), "--output", str(tmp_path / "out"), *TERMS])
-    assert "weights are more than 1,000 bytes" in capsys.readouterr().err
+        release.main(arguments)
+    assert re.search(rf"[\d,]+ weights make [\d,]+ bytes, more than {limit:,}$", capsys.readouterr().err.strip())
+    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.undo()
+    assert release.main(arguments) == 0

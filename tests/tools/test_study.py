@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Scripts:
         iteration = config.niter // 2 if stopped else config.niter
         folder = Path(run_folder(config))
         save_checkpoint(checkpoint_path(str(folder), iteration), {"w": np.zeros(1)}, {})
-        (folder / "config.yaml").write_text(to_yaml(config))
+        (folder / "config.yaml").write_text(to_yaml(dataclasses.replace(config, amp="none")))  # as on a CPU
         if stopped:
             raise KeyboardInterrupt
 
@@ -161,6 +162,54 @@ def test_other_settings_are_another_study(scripts: Scripts, capsys) -> None:
         run("--seeds", "1", "--other-seeds", "0", "lr=0.01")
     message = "hole_full_seed0: was trained with other settings than now (lr: 0.01): remove it, or give the study"
     assert message in capsys.readouterr().err and len(scripts.commands) == done
+
+
+def test_what_does_not_change_a_training_may_change(scripts: Scripts, capsys, monkeypatch) -> None:
+    """More iterations, other previews, and mixed precision where there is none."""
+    rows = ["--seeds", "1", "--other-seeds", "0"]
+    monkeypatch.setattr(study, "has_gpu", lambda: False)
+    assert run(*rows, "amp=float16") == 0
+    done = len(scripts.commands)
+    assert run(*rows, "amp=float16") == 0
+    assert len(scripts.commands) == done
+    assert run(*rows, "amp=float16", "niter=20") == 0
+    trainings = [command for command in scripts.commands[done:] if command[0] == "train.py"]
+    assert len(trainings) == 2 and len(scripts.commands) == 2 * done
+    assert all(command[-2:] == ["--resume", "latest"] and "niter=20" in command for command in trainings)
+    assert [iteration for iteration, _ in list_checkpoints("checkpoints/small/hole_full_seed0")] == [10, 20]
+    done = len(scripts.commands)
+    assert run(*rows, "amp=float16", "niter=20", "--val", "urban_val.txt") == 0
+    assert len(scripts.commands) == done
+    capsys.readouterr()
+
+    monkeypatch.setattr(study, "has_gpu", lambda: True)
+    with pytest.raises(SystemExit):
+        run(*rows, "amp=float16", "niter=30")
+    assert "with other settings than now (amp: float16): remove it" in capsys.readouterr().err
+
+
+def test_an_edited_list_is_evaluated_anew(scripts: Scripts) -> None:
+    rows = ["--seeds", "1", "--other-seeds", "0"]
+    assert run(*rows) == 0
+    done = len(scripts.commands)
+    Path("b.png").write_bytes(b"")
+    Path("urban_val.txt").write_text("a.png\nb.png\n")
+    assert run(*rows) == 0
+    assert [command[0] for command in scripts.commands[done:]] == ["test.py"] * 4
+    assert all("val_data_path=urban_val.txt" in command for command in scripts.commands[done:])
+
+
+def test_lists_start_at_data_root(scripts: Scripts) -> None:
+    Path("photos").mkdir()
+    Path("a.png").rename("photos/a.png")
+    assert run("--seeds", "1", "--other-seeds", "0", "data_root=photos") == 0
+    assert all("data_root=photos" in command for command in scripts.commands)
+
+
+def test_whether_there_is_a_gpu(monkeypatch) -> None:
+    for device, expected in (("cpu", False), ("gpu (a)", True)):
+        monkeypatch.setattr("utils.device.set_device", lambda device=device: device)
+        assert study.has_gpu() is expected
 
 
 @pytest.mark.parametrize(

@@ -286,4 +286,10 @@ def test_errors_become_a_line_of_the_page(capsys, model, tmp_path) -> None:
     assert "ValueError: secret" in capsys.readouterr().err  # for whoever runs the server
     assert page.paths([SimpleNamespace(path=path), None, 3, "b.png"]) == [path, "b.png"]
     options = argparse.Namespace(max_side=64, max_megabytes=1)
-    assert page.build_page(model, options, str(tmp_path), None).title == "Complete a picture"
+    built = page.build_page(model, options, str(tmp_path), None)
+    assert built.title == "Complete a picture"
+
+    # the picture is forgotten after an hour, and the browser still shows it
+    (mark_corner,) = (function.fn for function in built.fns.values() if function.fn.__name__ == "mark_corner")
+    (status,) = mark_corner(None, [], None, SimpleNamespace(index=[1, 2])).values()
+    assert "Error: there is no picture yet: upload one or choose a sample<" in status

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils import scripts
+from utils.config import TestConfig
 from utils.evaluation.report import portable_command
 
 
@@ -22,7 +23,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
         "print('3/10 holes', 'warning: something', sep='\\n', file=sys.stderr)\n"
         "if sys.argv[1] == 'wait':\n"
         "    received = []\n"
-        "    for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
         "        signal.signal(number, lambda number, frame: received.append(number))\n"
         "    open(sys.argv[2], 'w').close()\n"
         "    while not received: time.sleep(0.01)\n"
@@ -46,7 +47,7 @@ def test_a_script_that_fails_is_named(project: Path, what: str, message: str) ->
         scripts.run_script(["script.py", what, "a b"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_passed_on_once_and_the_script_may_end(project: Path, number: int) -> None:
     mark, before = project / "mark", signal.getsignal(number)
 
@@ -55,6 +56,9 @@ def test_a_signal_is_passed_on_once_and_the_script_may_end(project: Path, number
             time.sleep(0.01)
         time.sleep(0.1)
         os.kill(os.getpid(), number)
+        if number == signal.SIGHUP:  # the end of a terminal comes from the shell and from the system
+            time.sleep(0.1)
+            os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -65,13 +69,23 @@ def test_a_signal_is_passed_on_once_and_the_script_may_end(project: Path, number
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_that_was_ignored_stays_so(project: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        (project / "script.py").write_text("import os, signal\nos.kill(os.getppid(), signal.SIGHUP)\n")
+        scripts.run_script(["script.py"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_when_an_evaluation_is_done(tmp_path: Path) -> None:
     """All files, of this command, in the order in which test.py writes them, after the checkpoint."""
     command = ["test.py", "--checkpoint", "c.npz", "val_data_path=a b"]
-    checkpoint, summary, last = (tmp_path / name for name in ("c.npz", "test.txt", "extremes.png"))
+    names = ("c.npz", "test.txt", "extremes.png", "evaluated.txt")
+    checkpoint, summary, last, mark = (tmp_path / name for name in names)
 
-    def done(arguments=command) -> bool:
-        return scripts.is_evaluated(arguments, str(checkpoint), str(tmp_path))
+    def done(arguments=command, digest="ab") -> bool:
+        return scripts.is_evaluated(arguments, str(checkpoint), str(tmp_path), digest)
 
     assert not done()
     summary.write_text(portable_command(command) + "\n\nfigures\n")
@@ -80,6 +94,12 @@ def test_when_an_evaluation_is_done(tmp_path: Path) -> None:
     checkpoint.write_bytes(b"")
     for number, path in enumerate((checkpoint, summary, last)):
         os.utime(path, (1000 + number, 1000 + number))
+    assert not done()  # of which list, nobody knows
+    scripts.mark_evaluated(str(tmp_path), "ab")
+    assert done() and not done(digest="cd")
+    os.utime(mark, (1001, 1001))  # evaluated again by hand, who knows of what
+    assert not done()
+    os.utime(mark, (3000, 3000))
     assert done()
     assert not done([*command, "--baselines"])
     os.utime(checkpoint, (2000, 2000))  # trained again
@@ -89,3 +109,15 @@ def test_when_an_evaluation_is_done(tmp_path: Path) -> None:
     assert not done()
     summary.write_bytes(b"\xff\xfe")
     assert not done()
+
+
+def test_what_an_evaluation_is_of(tmp_path: Path, monkeypatch) -> None:
+    """The photographs by their full paths, in their order, and what changes a figure."""
+    monkeypatch.chdir(tmp_path)
+    paths = ["a/val/0.png", "a/val/\udcff.png"]
+    digest = scripts.evaluation_digest(TestConfig(), paths)
+    assert scripts.evaluation_digest(TestConfig(num_workers=0), [str(tmp_path / path) for path in paths]) == digest
+    others = [paths[:1], paths[::-1], ["b" + path[1:] for path in paths]]
+    others = [scripts.evaluation_digest(TestConfig(), other) for other in others]
+    others.append(scripts.evaluation_digest(TestConfig(seed=1), paths))
+    assert len({digest, *others}) == 5

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import re
 import shlex
 import tempfile
 import textwrap
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from utils.evaluation.baselines import BASELINES, INPAINT_RADIUS, RING_WIDTH
 from utils.metrics import SSIM_PARAMETERS, Summary, summarize
+from utils.text_files import write_text
 from utils.visualization import OutputError
 
 COLUMNS = {  # metric -> (heading, decimals)
@@ -28,6 +30,8 @@ COLUMNS = {  # metric -> (heading, decimals)
 }
 PAIRED = tuple(metric for metric in COLUMNS if metric != "psnr_of_mean")  # not a figure of single images
 SSIM_SETTINGS = ", ".join(f"{name}={value}" for name, value in SSIM_PARAMETERS.items())
+# In running text; a path may have blanks, so that it goes on up to what separates it from other words.
+ABSOLUTE_PATH = re.compile(r"(?<![\w.~/-])~?/(?=\S).+?(?=: |[;,)] |[;:,)]?$)", re.MULTILINE)
 LABEL, LINE = 15, 100  # width of the first column and of a line of text, characters
 REGIONS = {"hole_": "in the hole", "": "on the full image"}
 
@@ -71,15 +75,6 @@ def write_csv(path: str, measurements: Sequence[Measurement]) -> None:
     for row in measurements:
         table.writerow([*row[:-1], *(repr(row.metrics[name]) for name in names)])
     write_text(path, text.getvalue())
-
-
-def write_text(path: str, text: str) -> None:
-    """Replaces a text file. Raises OutputError."""
-    try:
-        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def prepare_folder(folder: str) -> None:
@@ -233,6 +228,11 @@ def portable_path(path: str) -> str:
     if relative.split(os.sep)[0] != os.pardir:
         return relative
     return os.path.join("...", *absolute.split(os.sep)[-2:])
+
+
+def portable_text(text: str) -> str:
+    """A log as it can be published: the absolute paths in it as `portable_path` makes them."""
+    return ABSOLUTE_PATH.sub(lambda found: portable_path(found[0]), text)
 
 
 def portable_command(arguments: Sequence[str]) -> str:

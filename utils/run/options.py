@@ -6,11 +6,13 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from utils.cli import UserError
+
 PICTURE = "dry_run.png"
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options; what belongs to the configuration, as key=value, is in `overrides`."""
+    """The options; what belongs to the configuration, as key=value, is in `overrides`. Raises UserError."""
     parser = argparse.ArgumentParser(description="Train DeepFill v1.")
     parser.add_argument("--config", default="configs/config.yaml", help="YAML file (default: %(default)s)")
     parser.add_argument(
@@ -29,6 +31,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if word and "=" in word and not os.path.exists(word):
             args.overrides.insert(0, word)  # --resume key=value: the word after it was not meant for it
             setattr(args, name, value)
+    if args.dry_run == "":
+        raise UserError(f"--dry-run: the picture's name is empty: leave it out for {PICTURE}")
     if args.seed is not None:
         args.overrides.append(f"seed={args.seed}")
     if args.resume is not None:

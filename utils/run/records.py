@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from utils.cli import UserError
 from utils.logger import show
+from utils.text_files import write_text
 
 
 class QuietLog(contextlib.nullcontext):
@@ -17,16 +17,6 @@ class QuietLog(contextlib.nullcontext):
     def write(self, line: str) -> None:
         if not line.startswith("Iter:"):
             show(line, sys.stderr)
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a file whole; its folder is made if it is missing. Raises UserError."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def report_not_finite(
@@ -38,6 +28,7 @@ def report_not_finite(
     """
     last = ", ".join(f"{name} {value:g}" for name, value in before.items()) or "none"
     lines = [f"# {text}", f"# the iteration before: {last}", f"# photographs of batch {batch}, in its order"]
-    write_text(path, "\n".join([*lines, *(os.path.abspath(photograph) for photograph in photographs), ""]))
+    listing = "\n".join([*lines, *(os.path.abspath(photograph) for photograph in photographs), ""])
+    write_text(path, listing, errors="surrogateescape")  # a list that can be used as it is
     kept = f"the last checkpoint is {saved}" if saved else "there is no checkpoint yet"
     return f"{text}; the iteration before: {last}; the batch's photographs are listed in {path}; {kept}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -27,8 +28,9 @@ class StopRequest:
         if self.signal is not None:
             sys.exit(128 + number)
         self.signal = number
-        # print() could be interrupting a print()
-        os.write(2, b"stopping after this iteration; once more to stop at once\n")
+        # print() could be interrupting a print(); the terminal may be gone, which is what SIGHUP says
+        with contextlib.suppress(OSError):
+            os.write(2, b"stopping after this iteration; once more to stop at once\n")
 
     def stop_with_parent(self) -> None:
         """Requests the stop where the parent has ended since."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from utils.cli import UserError
 from utils.run.options import parse_arguments
 
 
@@ -22,6 +23,12 @@ from utils.run.options import parse_arguments
 def test_words_behind_options(line, dry_run, overrides):
     arguments = parse_arguments(line.split())
     assert (arguments.dry_run, arguments.overrides) == (dry_run, overrides)
+
+
+@pytest.mark.parametrize("words", [["--dry-run", ""], ["--dry-run="]])
+def test_an_empty_name_is_not_a_training(words):
+    with pytest.raises(UserError, match="^--dry-run: the picture's name is empty: leave it out for dry_run.png$"):
+        parse_arguments(words)
 
 
 def test_a_picture_whose_name_looks_like_a_setting(tmp_path, monkeypatch):

@@ -3,14 +3,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
-from utils.cli import UserError
-from utils.run.records import QuietLog, report_not_finite, write_text
+from utils.run.records import QuietLog, report_not_finite
 
 
 def test_report(tmp_path):
-    path = str(tmp_path / "run" / "not_finite_00000007.txt")
+    path = str(tmp_path / "not_finite_00000007.txt")
     photographs = ["a.png", "/b\udcff.png"]
     found = report_not_finite(path, "iteration 7: g nan", {"l1": 0.5, "g": 2.0}, 41, photographs, "c.npz")
     assert found == (
@@ -22,12 +19,6 @@ def test_report(tmp_path):
                      "# photographs of batch 41, in its order", os.path.abspath("a.png"), "/b\udcff.png"]
     found = report_not_finite(path, "iteration 1: g nan", {}, 0, [], None)
     assert "; the iteration before: none; " in found and found.endswith("; there is no checkpoint yet")
-
-
-def test_a_file_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file/config.yaml: cannot be written: "):
-        write_text(str(tmp_path / "file" / "config.yaml"), "x")
 
 
 def test_quiet_log(capsys):

@@ -36,6 +36,18 @@ def test_first_and_second_signal(number, code, capfd):
     assert end.value.code == 143 and stop.signal == number
 
 
+def test_a_terminal_that_is_gone(monkeypatch):
+    """It cannot be written to, which must not end what the signal asked to stop in good order."""
+    stop = StopRequest()
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "write", fail)
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.exit_code == 129
+
+
 def test_ignored_signals_stay_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopRequest()
