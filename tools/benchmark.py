@@ -46,6 +46,7 @@ HIGH_DEFINITION = (1080, 1920)
 PLAIN_LIMIT = 512 * 512  # pixels beyond which plain forms are not tried: they take tens of gigabytes
 OURS, PUBLISHED, FLUSHED = "ours", "published", "published, flushed"
 COMPILED, UNTOUCHED = "ours, compiled", "published, Paddle's own settings"
+ENGINE = "ours, --engine inference"
 N_CRITIC = 5
 TOLERANCE = 1e-2  # forms that differ by more are not the same; one unit at the kink of a leaky ReLU can make 1e-3
 SECONDS = 60  # a form that takes long is not repeated beyond this, but measured at least twice
@@ -104,7 +105,7 @@ def rows_at(size, batch: int, forms: tuple[str, ...] = (OURS, FLUSHED, PUBLISHED
 
 
 def one_image(size) -> Row:
-    forms = (OURS, PUBLISHED) if size[0] * size[1] <= PLAIN_LIMIT else (OURS,)
+    forms = (OURS, ENGINE, PUBLISHED) if size[0] * size[1] <= PLAIN_LIMIT else (OURS,)
     return Row(f"one image through the tester, {size[0]}x{size[1]}", "tester", size, 1, forms)
 
 
@@ -127,10 +128,9 @@ def growth_rows() -> list[Row]:
 
 def plan(arguments) -> list[Row]:
     if arguments.quick:
-        rows = rows_at((64, 64), 2)
+        rows = [*rows_at((64, 64), 2), one_image((64, 64))]
         for row in rows:
-            row.forms = tuple(form for form in row.forms if form not in (COMPILED, UNTOUCHED))
-        rows.append(one_image((64, 64)))
+            row.forms = tuple(form for form in row.forms if form not in (COMPILED, UNTOUCHED, ENGINE))
     elif arguments.size or arguments.batch:
         sizes = arguments.size or [BASE]
         rows = [row for size in sizes for batch in arguments.batch or [2] for row in rows_at(size, batch)]
