@@ -78,13 +78,16 @@ def fuse_by_rows(scores, geometry: Geometry):
 
 def fuse_by_columns(scores, geometry: Geometry):
     """The same with positions numbered column by column: the neighbour below, or the top of the next column."""
+    return fuse_columns_of(with_rows_around(scores, geometry), geometry)
+
+
+def with_rows_around(scores, geometry: Geometry):
+    """What `fuse_columns_of` needs of all scores: [N, l, l'] -> [N, (h + 2) * w, l']."""
     w, hw = geometry.grid_f[1], geometry.hw_f
     nothing = paddle.zeros([scores.shape[0], 1, scores.shape[2]])
     # One row more at either end: above (0, c) is (h-1, c-1), below (h-1, c) is (0, c+1).
     parts = [take_rows(scores, first, last) for first, last in ((hw - w, hw - 1), (0, hw), (1, w)) if first < last]
-    extended = paddle.concat([nothing, *parts, nothing], axis=1)
-    del scores, parts  # a matrix less at the peak
-    return fuse_columns_of(extended, geometry)
+    return paddle.concat([nothing, *parts, nothing], axis=1)
 
 
 def fuse_columns_of(extended, geometry: Geometry):
@@ -141,7 +144,11 @@ def normalised_scores(rows_f, rows_b, weight_scale, geometry: Geometry):
 
 def fuse_scores(scores, geometry: Geometry):
     """The logits: always another matrix than the scores, which may be needed for the backward pass."""
-    return fuse_by_columns(fuse_by_rows(scores, geometry), geometry) if geometry.fuse else scores.clone()
+    if not geometry.fuse:
+        return scores.clone()
+    scores = fuse_by_rows(scores, geometry)  # one name for all, so that none is kept longer than it is needed
+    scores = with_rows_around(scores, geometry)
+    return fuse_columns_of(scores, geometry)
 
 
 def paste(logits, available, patches, geometry: Geometry):

@@ -79,7 +79,7 @@ def operations(row: Row, form: str, channels: int, training_channels: int) -> fl
     return None
 
 
-def rows_at(size, batch: int, forms: tuple[str, ...] = (OURS, FLUSHED, PUBLISHED)) -> list[Row]:
+def rows_at(size, batch: int, forms: tuple[str, ...] = (OURS, FLUSHED, PUBLISHED, UNTOUCHED)) -> list[Row]:
     """All rows at one size and batch."""
     at = f"{size[0]}x{size[1]}, batch {batch}"
     small = size[0] * size[1] <= PLAIN_LIMIT
