@@ -85,8 +85,10 @@ COMMANDS: dict[str, Run | NotRun] = {
     "find /data/places2/val -name '*.jpg' | sort > val_list.txt": SHELL,
 
     # Pictures
-    "python test.py --config configs/demo.yaml --image docs/example/photo.jpg --mask docs/example/mask.png "
+    "python test.py --image docs/example/photo.jpg --mask docs/example/mask.png "
     "--output out.png": Run(add=["--max-side", "48"], makes=["out.png"]),
+    "python test.py --checkpoint released --baselines image_shape=[64,64,3] mask_shape=[32,32] "
+    "val_data_path=val_list.txt": Run(add=["--count", "1"]),
     "python test.py --image in.jpg --mask mask.png --output out.png": Run(makes=["out.png"]),
     "python test.py --image photos/ --mask masks/ --output done/": Run(makes=["done/a.png", "done/b.png"]),
     "python test.py --image photos/ --mask masks/ --output done/ --engine inference":
