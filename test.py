@@ -45,7 +45,6 @@ from utils.evaluation.report import (
     prepare_folder,
     results_text,
     write_csv,
-    write_text,
 )
 from utils.evaluation.run_ahead import run_ahead
 from utils.pictures.attention_view import probe_picture
@@ -56,6 +55,7 @@ from utils.pictures.jobs import Job, Masks, plan_many, plan_one, probe_path, pro
 from utils.pictures.options import add_picture_options, check_picture_options
 from utils.pictures.reading import PictureError, read_picture
 from utils.progress import show_progress, warn
+from utils.text_files import write_text
 from utils.visualization import write_image
 
 CONFIG = "configs/test.yaml"

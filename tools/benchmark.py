@@ -79,11 +79,11 @@ def operations(row: Row, form: str, channels: int, training_channels: int) -> fl
     return None
 
 
-def rows_at(size, batch: int, forms: tuple[str, ...] = (OURS, FLUSHED, PUBLISHED, UNTOUCHED)) -> list[Row]:
+def rows_at(size, batch: int) -> list[Row]:
     """All rows at one size and batch."""
     at = f"{size[0]}x{size[1]}, batch {batch}"
     small = size[0] * size[1] <= PLAIN_LIMIT
-    forms = forms if small else (OURS,)
+    forms = (OURS, FLUSHED, PUBLISHED, UNTOUCHED) if small else (OURS,)
     rows = [
         Row(f"attention {label}, {kind} features, {at}", "attention", size, batch, forms,
             {"features": kind, "backward": backward})

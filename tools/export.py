@@ -48,7 +48,8 @@ from models.export import (  # noqa: E402
     save_program,
 )
 from tester import Tester  # noqa: E402
-from utils.evaluation.report import prepare_folder, write_text  # noqa: E402
+from utils.evaluation.report import prepare_folder  # noqa: E402
+from utils.text_files import write_text  # noqa: E402
 from utils.visualization import OutputError  # noqa: E402
 
 NAME = "completion"

@@ -28,8 +28,9 @@ from utils.cli import UserError, friendly_errors  # noqa: E402
 from utils.config import TestConfig, load_config  # noqa: E402
 from utils.evaluation.baselines import BASELINES  # noqa: E402
 from utils.evaluation.comparison import METRICS, Estimate, Measured, estimate, read_measured  # noqa: E402
-from utils.evaluation.report import portable_path, write_text  # noqa: E402
+from utils.evaluation.report import portable_path  # noqa: E402
 from utils.scripts import evaluation_digest, is_evaluated, mark_evaluated, run_script  # noqa: E402
+from utils.text_files import write_text  # noqa: E402
 
 
 def load_pyplot() -> ModuleType:

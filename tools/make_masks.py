@@ -26,7 +26,8 @@ from data.file_list import DataError, read_file_list
 from data.holes import DrawnHoles
 from utils.cli import UserError, friendly_errors
 from utils.config import MASK_PROTOCOLS, TestConfig, load_config
-from utils.evaluation.report import prepare_folder, write_text
+from utils.evaluation.report import prepare_folder
+from utils.text_files import write_text
 from utils.visualization import write_image
 
 

@@ -36,6 +36,7 @@ from utils.evaluation.comparison import (  # noqa: E402
 )
 from utils.evaluation.comparison_table import Difference, Table, Value, tables_csv, tables_text  # noqa: E402
 from utils.evaluation.report import portable_command, prepare_folder  # noqa: E402
+from utils.run.state import changed_settings  # noqa: E402
 from utils.scripts import command_line, evaluation_digest, is_evaluated, mark_evaluated, run_script  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
@@ -178,8 +179,7 @@ def refuse_other_configuration(config: TrainConfig, folder: str) -> None:
         same["amp"] = before.amp  # train.py turns it off on a CPU, and keeps that in its config.yaml
     config = dataclasses.replace(config, **same)
     if config_digest(before) != config_digest(config):
-        old = set(to_yaml(before).splitlines())
-        changed = "; ".join(line for line in to_yaml(config).splitlines() if line not in old)
+        changed = changed_settings(to_yaml(before), to_yaml(config))
         raise UserError(f"{folder}: was trained with other settings than now ({changed}): remove it, or give the "
                         "study another dataset_name=NAME")
 

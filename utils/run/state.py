@@ -102,7 +102,8 @@ def restore_run(config: TrainConfig, trainer: Any, path: str, note: Callable[[st
     for name in restore_training(trainer, arrays, path):
         note(f"{name} is not in {path} and starts fresh")
     if meta.get("config_digest") != config_digest(config):
-        note(f"the configuration differs from that of {path}: {_changed(meta.get('config'), to_yaml(config))}")
+        changed = changed_settings(meta.get("config"), to_yaml(config))
+        note(f"the configuration differs from that of {path}: {changed}")
     for name, value in facts.items():
         if name in meta and meta[name] != value:
             note(f"{name} differs from that of {path}: {value}, was {meta[name]}")
@@ -121,7 +122,7 @@ def _check_attention(config: TrainConfig, meta: dict[str, Any], path: str) -> No
         )
 
 
-def _changed(before: str | None, now: str) -> str:
+def changed_settings(before: str | None, now: str) -> str:
     """The lines of a resolved configuration that are not in an earlier one."""
     old = set((before or "").splitlines())
     return "; ".join(line for line in now.splitlines() if line not in old) or "(unknown)"
