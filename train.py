@@ -160,6 +160,7 @@ def dry_run(config: TrainConfig, paths: list[str], device: str, picture: str):
     for name, layers in costs.items():
         print("\n".join(shown.layer_table(name, layers)))
     print("\n".join(shown.work_lines(training_cost(costs, config.n_critic), config.batch_size, config.n_critic)))
+    print("".join(f"{line}\n" for line in shown.untrained_lines(costs["generator"])), end="")
     with build_loader(config, paths, Progress(), ranks, warn=tqdm.write) as batches:
         batch = next(batches)
         shown.write_batch_picture(picture, batch.image, *trainer.views(batch), config.viz_max_out)

@@ -47,6 +47,22 @@ def test_layers_of_the_generator():
     assert next(iter(layers)) == "coarse_generator.conv1" and list(layers)[-1] == "fine_generator.allconv17"
 
 
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64), (72, 72), (32, 40)])
+def test_taps_outside_are_those_without_gradient(size):
+    """Exactly the taps that the counts say keep a gradient of zero, in every dilated convolution."""
+    generator = InpaintingGenerator(8)
+    counted = {layer.name: layer.taps_outside for layer in generator_costs(generator, size)}
+    mask = paddle.zeros([1, 1, *size])
+    mask[:, :, 8:24, 8:24] = 1.0
+    coarse, refined, _ = generator(paddle.rand([1, 3, *size]) * (1 - mask), mask)
+    (coarse.square().sum() + refined.square().sum()).backward()
+    for name, layer in generator.named_sublayers():
+        if name.endswith("atrous"):
+            gradient = layer.conv.weight.grad.numpy()
+            assert (abs(gradient).max(axis=(0, 1)) == 0).sum() == counted.pop(name), name
+    assert not any(counted.values())
+
+
 def test_layers_of_the_critics():
     size = (64, 96)
     networks = {"local_critic": LocalCritic(4, (32, 48)), "global_critic": GlobalCritic(4, size)}

@@ -1,6 +1,6 @@
 """What `train.py --dry-run` shows: layers, operations, memory and time as lines of text, and a batch as a picture.
 
-Does not import paddle: layers are `models.layer_costs.LayerCost`, or have its name, shape, parameters and operations.
+Does not import paddle: layers are `models.layer_costs.LayerCost`, or have its fields.
 """
 
 from __future__ import annotations
@@ -45,6 +45,18 @@ def work_lines(cost: Any, batch_size: int, n_critic: int) -> list[str]:
         f"operations of an iteration, batches of {batch_size}: {iteration} GFLOP: {updates}",
         f"memory, estimated: {size(of_states + of_layers)} and work space: {size(of_states)} for weights, gradients "
         f"and Adam's moments, {size(of_layers)} kept by the larger update for its backward pass",
+    ]
+
+
+def untrained_lines(layers: Sequence[Any]) -> list[str]:
+    """None, or one that names the convolutions whose outer taps crops of this size cannot train."""
+    names = [layer.name for layer in layers if layer.taps_outside]
+    if not names:
+        return []
+    most = max(layer.taps_outside for layer in layers)
+    return [
+        f"not trained by crops so small: up to {most} of 9 weights a channel of {', '.join(names)}; they meet "
+        "padding alone and keep their random initial values, and larger pictures are completed worse for it"
     ]
 
 

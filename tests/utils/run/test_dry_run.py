@@ -8,7 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.run.dry_run import duration, layer_table, measured_line, size, work_lines, write_batch_picture
+from utils.run.dry_run import (
+    duration,
+    layer_table,
+    measured_line,
+    size,
+    untrained_lines,
+    work_lines,
+    write_batch_picture,
+)
 from utils.visualization import OutputError
 
 
@@ -44,6 +52,13 @@ def test_work():
     assert work_lines(cost, 2, 5)[0] == (
         "operations of an iteration, batches of 2: 6.0 GFLOP: a generator update without critics"
     )
+
+
+def test_untrained():
+    layers = [SimpleNamespace(name=name, taps_outside=taps) for name, taps in (("a", 0), ("b", 6), ("c", 8))]
+    assert untrained_lines(layers[:1]) == []
+    (line,) = untrained_lines(layers)
+    assert line.startswith("not trained by crops so small: up to 8 of 9 weights a channel of b, c; ")
 
 
 def test_measured():
