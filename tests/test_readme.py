@@ -137,7 +137,9 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python -m paddle.distributed.launch --nproc_per_node 2 --backend gloo train.py --device cpu "
     "train_data_path=train_list.txt": RANKS,
     "python tools/plot_log.py checkpoints/places2/hole_benchmark/train.txt": Run(makes=["train.png"]),
-    "python tools/plot_log.py train.txt --output docs/training_curves.png": Run(makes=["docs/training_curves.png"]),
+    "python tools/plot_log.py docs/with_critics/train.txt --output docs/with_critics/curves.png":
+        Run(makes=["docs/with_critics/curves.png"]),
+    "python tools/plot_log.py train.txt --output docs/released_curves.png": Run(makes=["docs/released_curves.png"]),
     "python tools/to_visualdl.py checkpoints/places2/hole_benchmark":
         NotRun("needs VisualDL; tests/tools/test_to_visualdl.py runs it with a stand-in"),
 
@@ -361,9 +363,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny one of every file that the documents name, and the project's configurations."""
     folder = tmp_path_factory.mktemp("documents")
     (folder / "configs").symlink_to(PROJECT / "configs")
-    (folder / "docs").mkdir()
+    (folder / "docs/with_critics").mkdir(parents=True)
     (folder / "docs/example").symlink_to(PROJECT / "docs/example")
-    (folder / "train.txt").write_bytes((PROJECT / "train.txt").read_bytes())
+    for log in ("train.txt", "docs/with_critics/train.txt"):
+        (folder / log).write_bytes((PROJECT / log).read_bytes())
     names = ["in.jpg", "A.jpg", "B.jpg", "photos/a.jpg", "photos/b.jpg", *(f"my_photos/{i}.png" for i in range(3))]
     names += [f"places2/{part}/{i}.jpg" for part in ("train", "val") for i in range(2)]
     for seed, name in enumerate(names):
