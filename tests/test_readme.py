@@ -179,6 +179,11 @@ COMMANDS: dict[str, Run | NotRun] = {
     "--licence terms.txt":
         Run(replace={"checkpoints/places2/hole_benchmark": "checkpoints/places2/hole_new"}, after="python train.py",
             makes=["checkpoints/released/generator.npz", "checkpoints/released/README.md"]),
+    "python tools/average.py checkpoints/places2/hole_benchmark --last 8 --output mean.npz":
+        Run(replace={"8": "1"}, makes=["mean.npz"]),
+    "python test.py --checkpoint mean.npz val_data_path=val_list.txt":
+        Run(add=SIZES, after="python tools/average.py checkpoints/places2/hole_benchmark --last 8 --output mean.npz",
+            makes=["test.txt"]),
     "python tools/export.py places2.npz --output programs": Run(makes=["programs/about.json"]),
     "python tools/export.py places2.npz --output programs --format both":
         NotRun("needs paddle2onnx; tests/tools/test_export.py runs it where that is installed"),

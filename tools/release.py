@@ -24,20 +24,16 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(PROJECT))
 
-import numpy as np  # noqa: E402
-
-from utils.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, section  # noqa: E402
+from utils.checkpoint import save_checkpoint  # noqa: E402
 from utils.cli import UserError, friendly_errors  # noqa: E402
 from utils.config import ConfigError, TrainConfig, to_yaml  # noqa: E402
 from utils.config_file import parse_yaml  # noqa: E402
 from utils.evaluation.report import portable_path, portable_text, prepare_folder  # noqa: E402
+from utils.mean_weights import last_checkpoints, mean_generator  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
 MAX_BYTES = 20_000_000  # of generator.npz
 LINE = 118  # of text, characters
-# Of a checkpoint's meta: what is needed to build the generator and to say where it comes from.
-KEPT = ("architecture", "iteration", "mask_type", "mosaic_unit_size", "coarse_only", "paddle", "photographs")
-SAME = ("architecture", "mask_type", "mosaic_unit_size", "coarse_only")
 
 
 class ReleaseError(UserError):
@@ -61,34 +57,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def find_sources(sources: Sequence[str], average: int) -> list[str]:
     """Paths of the checkpoints, oldest first."""
     if len(sources) == 1 and os.path.isdir(sources[0]):
-        found = [path for _, path in list_checkpoints(sources[0])]
-        if len(found) < average or not found:
-            raise ReleaseError(f"{sources[0]}: holds {len(found)} checkpoints; {average} are needed")
-        return found[-average:]
+        return last_checkpoints(sources[0], average)
     if average != 1:
         raise ReleaseError("--average is of a run's folder; checkpoints given by name are all averaged")
     return list(sources)
-
-
-def mean_generator(paths: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The mean of the generators' weights, float32 by name, and the last checkpoint's meta."""
-    sums: dict[str, np.ndarray] = {}
-    first: dict[str, Any] = {}
-    for path in paths:
-        arrays, meta = load_checkpoint(path)
-        weights = section(arrays, "generator")
-        if not weights:
-            raise ReleaseError(f"{path}: holds no generator")
-        if not sums:
-            first, sums = meta, {name: np.zeros(array.shape) for name, array in weights.items()}
-        different = [key for key in SAME if meta.get(key) != first.get(key)]
-        shapes = [{name: array.shape for name, array in part.items()} for part in (weights, sums)]
-        if different or shapes[0] != shapes[1]:
-            reason = f"{', '.join(different)} differ" if different else "its weights have other names or shapes"
-            raise ReleaseError(f"{path}: is of another network than {paths[0]}: {reason}")
-        for name, array in weights.items():
-            sums[name] += array
-    return {f"generator/{name}": (total / len(paths)).astype(np.float32) for name, total in sums.items()}, meta
 
 
 def publishable_config(meta: dict[str, Any], source: str) -> str:
@@ -178,7 +150,7 @@ def release(args: argparse.Namespace) -> None:
     paths = find_sources(args.sources, args.average)
     if os.path.isdir(args.output) and os.listdir(args.output):
         raise ReleaseError(f"{args.output}: is not empty: remove it, or name another folder")
-    arrays, last = mean_generator(paths)
+    arrays, meta, last = mean_generator(paths)
     weights = sum(array.size for array in arrays.values())
     config = publishable_config(last, paths[-1])
     texts = {"config.yaml": config}
@@ -190,10 +162,8 @@ def release(args: argparse.Namespace) -> None:
     generator = os.path.join(args.output, "generator.npz")
     texts["README.md"] = describe(generator, paths, last, weights, terms, ["generator.npz", *texts])
 
-    meta = {key: last[key] for key in KEPT if key in last}
-    meta.update(config=config, averaged=[os.path.basename(path) for path in paths])
     prepare_folder(args.output)
-    save_checkpoint(generator, arrays, meta)
+    save_checkpoint(generator, arrays, {**meta, "config": config})
     size = os.path.getsize(generator)
     if size > MAX_BYTES:
         os.unlink(generator)

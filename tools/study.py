@@ -3,9 +3,11 @@
     python tools/study.py [--train LIST] [--val LIST ...] [--seeds 3] [--other-seeds 1] [key=value ...]
     python tools/study.py --dry-run          shows the commands of every row and runs none
 
-Every row is a command of train.py and a few of test.py, which can be run by hand as well. Rows that are finished are
-passed over and one that was stopped is resumed, so that the same command goes on after Ctrl-C. key=value changes all
-rows alike. The table is written after every row, over all rows that are finished by then.
+Every row is a command of train.py, one of tools/average.py and a few of test.py, which can be run by hand as well.
+What is evaluated is the mean of the weights of the last --average checkpoints, since those of a single iteration are
+partly chance. Rows that are finished are passed over and one that was stopped is resumed, so that the same command
+goes on after Ctrl-C. key=value changes all rows alike. The table is written after every row, over all rows that are
+finished by then.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from utils.evaluation.comparison import (  # noqa: E402
 )
 from utils.evaluation.comparison_table import Difference, Table, Value, tables_csv, tables_text  # noqa: E402
 from utils.evaluation.report import portable_command, prepare_folder  # noqa: E402
+from utils.mean_weights import mean_path  # noqa: E402
 from utils.run.state import changed_settings  # noqa: E402
 from utils.scripts import command_line, evaluation_digest, is_evaluated, mark_evaluated, run_script  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
@@ -67,8 +70,12 @@ class Study:
     """The commands of every row, and where their files are."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.config, self.overrides = args.config, list(args.overrides)
+        self.config, self.overrides, self.average = args.config, list(args.overrides), args.average
         values = load_config(args.config, TrainConfig, args.overrides)
+        written = min(values.keep_checkpoints, -(-values.niter // values.snapshot_save_iter))
+        if args.average > written:
+            raise UserError(f"--average {args.average}: a run of these settings ends with {written} checkpoints "
+                            "(niter, snapshot_save_iter, keep_checkpoints)")
         self.train_list, self.root = args.train or values.train_data_path, values.data_root
         beside = os.path.join(os.path.dirname(values.val_data_path), SECOND_LIST)
         self.val_lists = args.val or [values.val_data_path, beside]
@@ -94,6 +101,16 @@ class Study:
         config = self.resolved(row)
         return checkpoint_path(run_folder(config), config.niter)
 
+    def evaluated(self, row: Row) -> str:
+        """The checkpoint that is evaluated: the mean of the last ones, or the last."""
+        config = self.resolved(row)
+        mean = mean_path(run_folder(config), self.average, config.niter)
+        return self.checkpoint(row) if self.average == 1 else mean
+
+    def averaging(self, row: Row) -> list[str]:
+        folder = run_folder(self.resolved(row))
+        return ["tools/average.py", folder, "--last", str(self.average), "--output", self.evaluated(row)]
+
     def output(self, row: Row, list_name: str, protocol: str) -> str:
         return os.path.join(run_folder(self.resolved(row)), f"{list_name}_{protocol}")
 
@@ -103,13 +120,13 @@ class Study:
         for list_name, path in zip(self.list_names, self.val_lists):
             for protocol in PROTOCOLS:
                 output = self.output(row, list_name, protocol)
-                command = ["test.py", "--config", self.config, *self.evaluated(path, protocol)]
-                command += ["--checkpoint", self.checkpoint(row), "--output", output]
+                command = ["test.py", "--config", self.config, *self.protocol(path, protocol)]
+                command += ["--checkpoint", self.evaluated(row), "--output", output]
                 # The classical methods do not depend on the training: once is enough.
                 commands[output] = [*command, "--baselines"] if row == Row(FULL, 0) else command
         return commands
 
-    def evaluated(self, path: str, protocol: str) -> list[str]:
+    def protocol(self, path: str, protocol: str) -> list[str]:
         return [*self.overrides, f"val_data_path={path}", *PROTOCOLS[protocol]]
 
     def check(self) -> None:
@@ -118,7 +135,7 @@ class Study:
         for list_name, path in zip(self.list_names, self.val_lists):
             photographs = read_file_list(path, self.root)
             for protocol in PROTOCOLS:
-                config = load_config(self.config, TestConfig, self.evaluated(path, protocol))
+                config = load_config(self.config, TestConfig, self.protocol(path, protocol))
                 self.digests[f"{list_name}_{protocol}"] = evaluation_digest(config, photographs)
 
     def missing(self, row: Row) -> dict[str, list[str]]:
@@ -126,7 +143,7 @@ class Study:
         return {
             output: command
             for output, command in self.evaluations(row).items()
-            if not is_evaluated(command, self.checkpoint(row), output, self.digests[os.path.basename(output)])
+            if not is_evaluated(command, self.evaluated(row), output, self.digests[os.path.basename(output)])
         }
 
 
@@ -140,6 +157,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=3, help="of the pair with and without attention (%(default)s)")
     parser.add_argument("--other-seeds", type=int, default=1, help="of the other rows (%(default)s)")
+    parser.add_argument("--average", type=int, default=8, metavar="K", help="checkpoints whose mean is evaluated (8)")
     parser.add_argument("--output", metavar="PATH", help="writes PATH.md and PATH.csv (default: beside the runs)")
     parser.add_argument("--dry-run", action="store_true", help="show the commands")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all rows, e.g. niter=2000")
@@ -147,7 +165,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.val:  # an option of several words takes those behind it, too
         args.overrides += [word for word in args.val if "=" in word and not os.path.exists(word)]
         args.val = [word for word in args.val if word not in args.overrides]
-    for name, least in (("seeds", 1), ("other_seeds", 0)):
+    for name, least in (("seeds", 1), ("other_seeds", 0), ("average", 1)):
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be a whole number from {least}")
     return args
@@ -193,6 +211,8 @@ def has_gpu() -> bool:
 
 
 def evaluate(study: Study, row: Row) -> str:
+    if not os.path.exists(study.evaluated(row)):
+        run_script(study.averaging(row))
     missing = study.missing(row)
     for output, command in missing.items():
         run_script(command)
@@ -248,7 +268,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = Study(args)
         if args.dry_run:
             for row in study.rows:
-                commands = [study.training(row), *study.evaluations(row).values()]
+                averaging = [study.averaging(row)] if study.average > 1 else []
+                commands = [study.training(row), *averaging, *study.evaluations(row).values()]
                 print(f"# {row.name}", *map(command_line, commands), sep="\n")
             return 0
         study.check()

@@ -13,6 +13,7 @@ import pytest
 from utils.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
 from utils.config import TestConfig, TrainConfig, load_config, run_folder, to_yaml
 from utils.evaluation.report import portable_command
+from utils.mean_weights import last_checkpoints
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROWS = ["full", "without_attention", "without_discounting", "without_critics"]
@@ -37,7 +38,7 @@ class Scripts:
 
     def __call__(self, command: list[str]) -> None:
         self.commands.append(command)
-        (self.train if command[0] == "train.py" else self.test)(command)
+        {"train.py": self.train, "tools/average.py": self.mean, "test.py": self.test}[command[0]](command)
 
     def train(self, command: list[str]) -> None:
         overrides = [word for word in command[3:] if "=" in word]
@@ -45,14 +46,21 @@ class Scripts:
         stopped = self.stop_at == sum(command[0] == "train.py" for command in self.commands)
         iteration = config.niter // 2 if stopped else config.niter
         folder = Path(run_folder(config))
-        save_checkpoint(checkpoint_path(str(folder), iteration), {"w": np.zeros(1)}, {})
+        for saved in (iteration - 1, iteration):
+            save_checkpoint(checkpoint_path(str(folder), saved), {"w": np.zeros(1)}, {})
         (folder / "config.yaml").write_text(to_yaml(dataclasses.replace(config, amp="none")))  # as on a CPU
         if stopped:
             raise KeyboardInterrupt
 
+    def mean(self, command: list[str]) -> None:
+        args = load("tools/average.py").parse_arguments(command[1:])
+        assert len(last_checkpoints(args.sources[0], args.last)) == args.last == 2
+        Path(args.output).write_bytes(b"")
+
     def test(self, command: list[str]) -> None:
         """The model's PSNR is 10, and 1, 2 and 3 for full, another row and the second seed; telea has 15."""
         output = Path(command[command.index("--output") + 1])
+        assert Path(command[command.index("--checkpoint") + 1]).exists()
         output.mkdir(exist_ok=True)
         (output / "test.txt").write_text(portable_command(command) + "\n")
         psnr = 10.0 + ("full" in str(output)) + 2 * ("without" in str(output)) + 3 * ("seed1" in str(output))
@@ -72,14 +80,15 @@ def scripts(tmp_path: Path, monkeypatch) -> Scripts:
         (tmp_path / f"{name}.txt").write_text("a.png\n")
     (tmp_path / "a.png").write_bytes(b"")
     settings = "train_data_path: train.txt\nval_data_path: val.txt\nimage_shape: [64, 64, 3]\nmask_shape: [32, 32]\n"
-    (tmp_path / "c.yaml").write_text(settings + "max_delta_shape: [8, 8]\ndataset_name: small\nniter: 10\n")
+    settings += "max_delta_shape: [8, 8]\ndataset_name: small\nniter: 10\nsnapshot_save_iter: 5\n"
+    (tmp_path / "c.yaml").write_text(settings)
     stand_in = Scripts()
     monkeypatch.setattr(study, "run_script", stand_in)
     return stand_in
 
 
 def run(*arguments: str) -> int:
-    return study.main(["--config", "c.yaml", *arguments])
+    return study.main(["--config", "c.yaml", "--average", "2", *arguments])
 
 
 def test_the_commands_are_what_the_scripts_take(scripts: Scripts, capsys) -> None:
@@ -112,12 +121,21 @@ def test_the_commands_are_what_the_scripts_take(scripts: Scripts, capsys) -> Non
         ("urban_val.txt", "center", 1), ("urban_val.txt", "random_box", 5),
     ]  # fmt: skip
     assert [args.baselines for args in tested] == [True] * 4 + [False] * 28
-    assert tested[4].checkpoint == "checkpoints/small/hole_without_attention_seed0/checkpoint_00000020.npz"
+    assert tested[4].checkpoint == "checkpoints/small/hole_without_attention_seed0/mean_of_2_00000020.npz"
+    means = [command for command in commands if command[0] == "tools/average.py"]
+    parse = load("tools/average.py").parse_arguments
+    assert [(parse(command[1:]).last, parse(command[1:]).output) for command in means[:1]] == [
+        (2, "checkpoints/small/hole_full_seed0/mean_of_2_00000020.npz")
+    ]
+    assert len(means) == 8
+    assert run("--dry-run", "--average", "1") == 0
+    shown = capsys.readouterr().out
+    assert "average" not in shown and "hole_full_seed0/checkpoint_00000010.npz" in shown
 
 
 def test_the_table_and_that_nothing_is_done_twice(scripts: Scripts, capsys) -> None:
     assert run("--seeds", "2", "--other-seeds", "0") == 0
-    assert [command[0] for command in scripts.commands] == (["train.py"] + ["test.py"] * 4) * 4
+    assert [command[0] for command in scripts.commands] == (["train.py", "tools/average.py"] + ["test.py"] * 4) * 4
     table = Path("checkpoints/small/comparison.md").read_text()
     # photographs have 10 and 11 more; seeds 0 and 3
     assert "| telea |  | 15.500 ± 0.500 |" in table
@@ -135,7 +153,8 @@ def test_the_table_and_that_nothing_is_done_twice(scripts: Scripts, capsys) -> N
     assert capsys.readouterr().out.count("trained before; evaluated before") == 4
     Path("checkpoints/small/hole_full_seed1/val_center/extremes.png").unlink()
     assert run("--seeds", "2", "--other-seeds", "1", "--output", "out/table") == 0
-    assert [command[0] for command in scripts.commands[done:]] == (["train.py"] + ["test.py"] * 4) * 2 + ["test.py"]
+    others = [command[0] for command in scripts.commands[done:]]
+    assert others == (["train.py", "tools/average.py"] + ["test.py"] * 4) * 2 + ["test.py"]
     assert "| without_critics | 1 | -1.000 ± 0.000 |" in Path("out/table.md").read_text()
     assert Path("out/table.csv").read_text().startswith("list,protocol,")
 
@@ -152,7 +171,7 @@ def test_a_stopped_study_goes_on(scripts: Scripts, capsys) -> None:
     assert run("--seeds", "1", "--other-seeds", "0") == 0
     first, *others = scripts.commands[done:]
     assert first[-2:] == ["--resume", "latest"] and "expname=without_attention_seed0" in first
-    assert [command[0] for command in others] == ["test.py"] * 4
+    assert [command[0] for command in others] == ["tools/average.py"] + ["test.py"] * 4
 
 
 def test_other_settings_are_another_study(scripts: Scripts, capsys) -> None:
@@ -176,7 +195,7 @@ def test_what_does_not_change_a_training_may_change(scripts: Scripts, capsys, mo
     trainings = [command for command in scripts.commands[done:] if command[0] == "train.py"]
     assert len(trainings) == 2 and len(scripts.commands) == 2 * done
     assert all(command[-2:] == ["--resume", "latest"] and "niter=20" in command for command in trainings)
-    assert [iteration for iteration, _ in list_checkpoints("checkpoints/small/hole_full_seed0")] == [10, 20]
+    assert [iteration for iteration, _ in list_checkpoints("checkpoints/small/hole_full_seed0")] == [9, 10, 19, 20]
     done = len(scripts.commands)
     assert run(*rows, "amp=float16", "niter=20", "--val", "urban_val.txt") == 0
     assert len(scripts.commands) == done
@@ -203,7 +222,7 @@ def test_lists_start_at_data_root(scripts: Scripts) -> None:
     Path("photos").mkdir()
     Path("a.png").rename("photos/a.png")
     assert run("--seeds", "1", "--other-seeds", "0", "data_root=photos") == 0
-    assert all("data_root=photos" in command for command in scripts.commands)
+    assert all("data_root=photos" in command for command in scripts.commands if command[0] != "tools/average.py")
 
 
 def test_whether_there_is_a_gpu(monkeypatch) -> None:
@@ -217,6 +236,8 @@ def test_whether_there_is_a_gpu(monkeypatch) -> None:
     [
         (["--seeds", "0"], "--seeds must be a whole number from 1"),
         (["--other-seeds", "-1"], "--other-seeds must be a whole number from 0"),
+        (["--average", "0"], "--average must be a whole number from 1"),
+        (["--average", "3"], "--average 3: a run of these settings ends with 2 checkpoints (niter, "),
         (["--val", "val.txt", "absent.txt"], "the file list absent.txt does not exist"),
         (["--train", "absent.txt"], "the file list absent.txt does not exist"),
         (["--val", "val.txt", "./val.txt"], "--val: two lists are called val and val"),
