@@ -53,10 +53,10 @@ WEB := $(READY)-web
 
 .PHONY: demo test bench test-faults reproduce-small web test-web lint setup clean
 
-# test.py ends by saying where the picture of results is.
+# test.py ends by saying where the picture of results is. A second time, training goes on where it stopped.
 demo: setup
 	$(RUN) tools/make_demo_data.py
-	$(RUN) train.py --config configs/demo.yaml
+	$(RUN) train.py --config configs/demo.yaml $(if $(wildcard checkpoints/demo/hole_small/checkpoint_*.npz),--resume)
 	$(RUN) test.py --config configs/demo.yaml --baselines
 
 test: setup

@@ -21,7 +21,7 @@ sys.path.insert(1, str(PROJECT))
 from utils.checkpoint import save_checkpoint  # noqa: E402
 from utils.cli import UserError, friendly_errors  # noqa: E402
 from utils.evaluation.report import prepare_folder  # noqa: E402
-from utils.mean_weights import last_checkpoints, mean_generator, mean_path  # noqa: E402
+from utils.mean_weights import chosen_checkpoints, mean_generator, mean_path  # noqa: E402
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,22 +30,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--last", type=int, metavar="K", help="of a run: its last K checkpoints")
     parser.add_argument("--output", metavar="PATH", help="default for a run: mean_of_<K>_<iteration>.npz in it")
     args = parser.parse_args(argv)
-    if args.last is None:
-        if any(os.path.isdir(source) for source in args.sources):
-            raise UserError("a run's folder needs --last K")
-        if args.output is None:
-            raise UserError("checkpoints by name need --output")
-    elif len(args.sources) > 1 or os.path.isfile(args.sources[0]):
-        raise UserError("--last is of one run's folder; checkpoints given by name are all averaged")
-    elif args.last < 1:
-        raise UserError(f"--last must be a whole number from 1, not {args.last}")
+    if args.last is None and args.output is None and not os.path.isdir(args.sources[0]):
+        raise UserError("checkpoints by name need --output")
+    if args.output and any(os.path.realpath(args.output) == os.path.realpath(source) for source in args.sources):
+        raise UserError(f"--output {args.output}: is one of the checkpoints")
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     with friendly_errors():
         args = parse_arguments(argv)
-        paths = args.sources if args.last is None else last_checkpoints(args.sources[0], args.last)
+        paths = chosen_checkpoints(args.sources, args.last)
         arrays, meta, _ = mean_generator(paths)
         output = args.output or mean_path(args.sources[0], args.last, meta["iteration"])
         prepare_folder(os.path.dirname(output) or ".")

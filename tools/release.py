@@ -1,11 +1,11 @@
 """Makes a training run's generator fit to be published: its weights alone, and beside them what they are.
 
-    python tools/release.py RUN_FOLDER --output checkpoints/released --data TEXT --licence TEXT [--average K]
+    python tools/release.py RUN_FOLDER --output checkpoints/released --data TEXT --licence TEXT [--last K]
     python tools/release.py A.npz B.npz --output checkpoints/released --data notes.txt --licence terms.txt
 
 Writes generator.npz (float32, no critics, no optimisers, at most 20 MB), config.yaml, train.txt without the machine's
 folders, the summaries given with --metrics, README.md and SHA256SUMS into a new folder. With several checkpoints, or
---average K of a run, the weights are their mean, and the README names them. --data and --licence are a text or a file
+--last K of a run, the weights are their mean, and the README names them. --data and --licence are a text or a file
 that holds it.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import hashlib
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from utils.cli import UserError, friendly_errors  # noqa: E402
 from utils.config import ConfigError, TrainConfig, to_yaml  # noqa: E402
 from utils.config_file import parse_yaml  # noqa: E402
 from utils.evaluation.report import portable_path, portable_text, prepare_folder  # noqa: E402
-from utils.mean_weights import last_checkpoints, mean_generator  # noqa: E402
+from utils.mean_weights import chosen_checkpoints, mean_generator  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
 MAX_BYTES = 20_000_000  # of generator.npz
@@ -44,23 +45,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Publishes a run's generator: weights, log, metrics, checksums.")
     parser.add_argument("sources", nargs="+", metavar="RUN_FOLDER_OR_CHECKPOINT")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="e.g. checkpoints/released; must be new")
-    parser.add_argument("--average", type=int, default=1, metavar="K", help="mean of the run's last K checkpoints")
+    parser.add_argument("--last", type=int, metavar="K", help="mean of the run's last K checkpoints (of a run: 1)")
     parser.add_argument("--data", required=True, metavar="TEXT|FILE", help="what it was trained on")
     parser.add_argument("--licence", required=True, metavar="TEXT|FILE", help="the terms of weights and data")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="TEST_TXT", help="summaries that test.py wrote")
     args = parser.parse_args(argv)
-    if args.average < 1:
-        raise ReleaseError(f"--average must be a whole number from 1, not {args.average}")
+    if args.last is None and os.path.isdir(args.sources[0]):
+        args.last = 1
     return args
-
-
-def find_sources(sources: Sequence[str], average: int) -> list[str]:
-    """Paths of the checkpoints, oldest first."""
-    if len(sources) == 1 and os.path.isdir(sources[0]):
-        return last_checkpoints(sources[0], average)
-    if average != 1:
-        raise ReleaseError("--average is of a run's folder; checkpoints given by name are all averaged")
-    return list(sources)
 
 
 def publishable_config(meta: dict[str, Any], source: str) -> str:
@@ -76,6 +68,8 @@ def publishable_config(meta: dict[str, Any], source: str) -> str:
 
 def text_of(value: str) -> str:
     """A text, or the content of the file that it names."""
+    if re.fullmatch(r"\S+\.\w+|\S*/\S*", value) and not os.path.exists(value):
+        raise ReleaseError(f"{value}: no such file; a text has more than one word")
     return (read_text(value) if os.path.isfile(value) else value).strip()
 
 
@@ -113,12 +107,12 @@ def describe(
     sources = [f"- {os.path.basename(path)}, SHA-256 {sha256(path)}" for path in paths]
     what = (
         f"{network['generator_channels']} channels, {stage}, dialect {network['dialect']}, {weights:,} weights "
-        f"(float32). Trained by train.py at {size} pixels with boxes of {hole} for {meta['iteration']} iterations"
-        f"{averaged}."
+        f"(float32). Trained by train.py for {meta['iteration']} iterations, the last of them at {size} pixels with "
+        f"boxes of {hole}{averaged}."
     )
     made = (
-        "config.yaml is the run's configuration and train.txt, where it is here, its log. tools/release.py took the "
-        "generator out of:"
+        "config.yaml is the run's configuration at its end and train.txt, where it is here, its log, with every "
+        "change of the configuration on the way. tools/release.py took the generator out of:"
     )
     usage = "python test.py --image IN.png --mask MASK.png --output OUT.png --checkpoint"
     return "\n".join(
@@ -147,7 +141,7 @@ def describe(
 
 
 def release(args: argparse.Namespace) -> None:
-    paths = find_sources(args.sources, args.average)
+    paths = chosen_checkpoints(args.sources, args.last)
     if os.path.isdir(args.output) and os.listdir(args.output):
         raise ReleaseError(f"{args.output}: is not empty: remove it, or name another folder")
     arrays, meta, last = mean_generator(paths)

@@ -4,7 +4,7 @@
     python tools/study.py --dry-run          shows the commands of every row and runs none
 
 Every row is a command of train.py, one of tools/average.py and a few of test.py, which can be run by hand as well.
-What is evaluated is the mean of the weights of the last --average checkpoints, since those of a single iteration are
+What is evaluated is the mean of the weights of the last --last checkpoints, since those of a single iteration are
 partly chance. Rows that are finished are passed over and one that was stopped is resumed, so that the same command
 goes on after Ctrl-C. key=value changes all rows alike. The table is written after every row, over all rows that are
 finished by then.
@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(PROJECT))
 
 from data.file_list import DataError, read_file_list  # noqa: E402
-from utils.checkpoint import checkpoint_path, list_checkpoints  # noqa: E402
+from utils.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint  # noqa: E402
 from utils.cli import UserError, friendly_errors, prepare_paddle  # noqa: E402
 from utils.config import TestConfig, TrainConfig, config_digest, load_config, run_folder, to_yaml  # noqa: E402
 from utils.evaluation.baselines import BASELINES  # noqa: E402
@@ -38,8 +38,8 @@ from utils.evaluation.comparison import (  # noqa: E402
 )
 from utils.evaluation.comparison_table import Difference, Table, Value, tables_csv, tables_text  # noqa: E402
 from utils.evaluation.report import portable_command, prepare_folder  # noqa: E402
-from utils.mean_weights import mean_path  # noqa: E402
-from utils.run.state import changed_settings  # noqa: E402
+from utils.mean_weights import is_mean_of, mean_path  # noqa: E402
+from utils.run.state import changed_settings, list_digest  # noqa: E402
 from utils.scripts import command_line, evaluation_digest, is_evaluated, mark_evaluated, run_script  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
@@ -52,7 +52,8 @@ ROWS = {
 }
 MAIN_PAIR = (FULL, "without_attention")
 PROTOCOLS = {"center": ("protocol=center",), "random_box": ("protocol=random_box", "holes_per_image=5")}
-SECOND_LIST = "urban_val.txt"  # of repeated structure; beside the configuration's val_data_path
+SECOND_LIST = "urban_val.txt"  # of repeated structure; taken if it lies beside the configuration's val_data_path
+OWN = {"expname", "seed", *(change.partition("=")[0] for changes in ROWS.values() for change in changes)}
 
 
 class Row(NamedTuple):
@@ -70,15 +71,19 @@ class Study:
     """The commands of every row, and where their files are."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.config, self.overrides, self.average = args.config, list(args.overrides), args.average
+        self.config, self.overrides, self.last = args.config, list(args.overrides), args.last
+        for override in args.overrides:
+            if override.partition("=")[0] in OWN:
+                raise UserError(f"{override}: the rows have their own {override.partition('=')[0]}")
         values = load_config(args.config, TrainConfig, args.overrides)
-        written = min(values.keep_checkpoints, -(-values.niter // values.snapshot_save_iter))
-        if args.average > written:
-            raise UserError(f"--average {args.average}: a run of these settings ends with {written} checkpoints "
-                            "(niter, snapshot_save_iter, keep_checkpoints)")
+        kept = min(values.keep_checkpoints, values.niter // values.snapshot_save_iter)
+        if args.last > kept or (args.last > 1 and values.niter % values.snapshot_save_iter):
+            raise UserError(f"--last {args.last}: with niter {values.niter}, snapshot_save_iter "
+                            f"{values.snapshot_save_iter} and keep_checkpoints {values.keep_checkpoints} a run does "
+                            "not end with so many checkpoints at equal intervals")
         self.train_list, self.root = args.train or values.train_data_path, values.data_root
         beside = os.path.join(os.path.dirname(values.val_data_path), SECOND_LIST)
-        self.val_lists = args.val or [values.val_data_path, beside]
+        self.val_lists = args.val or [values.val_data_path, *([beside] if os.path.exists(beside) else [])]
         self.list_names = [os.path.splitext(os.path.basename(path.rstrip("/")))[0] for path in self.val_lists]
         if len(set(self.list_names)) != len(self.list_names):
             raise UserError(f"--val: two lists are called {' and '.join(self.list_names)}: give them other names")
@@ -104,12 +109,17 @@ class Study:
     def evaluated(self, row: Row) -> str:
         """The checkpoint that is evaluated: the mean of the last ones, or the last."""
         config = self.resolved(row)
-        mean = mean_path(run_folder(config), self.average, config.niter)
-        return self.checkpoint(row) if self.average == 1 else mean
+        return mean_path(run_folder(config), self.last, config.niter) if self.last > 1 else self.checkpoint(row)
+
+    def sources(self, row: Row) -> list[str]:
+        """The checkpoints of the mean, by name: those of a stop between two of them do not count."""
+        config = self.resolved(row)
+        first = config.niter - (self.last - 1) * config.snapshot_save_iter
+        iterations = range(first, config.niter + 1, config.snapshot_save_iter)
+        return [checkpoint_path(run_folder(config), iteration) for iteration in iterations]
 
     def averaging(self, row: Row) -> list[str]:
-        folder = run_folder(self.resolved(row))
-        return ["tools/average.py", folder, "--last", str(self.average), "--output", self.evaluated(row)]
+        return ["tools/average.py", *self.sources(row), "--output", self.evaluated(row)]
 
     def output(self, row: Row, list_name: str, protocol: str) -> str:
         return os.path.join(run_folder(self.resolved(row)), f"{list_name}_{protocol}")
@@ -131,7 +141,9 @@ class Study:
 
     def check(self) -> None:
         """What would otherwise be found out after hours: lists that are missing, holes that do not fit."""
-        read_file_list(self.train_list, self.root)
+        trained_on = read_file_list(self.train_list, self.root)
+        for row in self.rows:
+            refuse_other_run(self.resolved(row), trained_on)
         for list_name, path in zip(self.list_names, self.val_lists):
             photographs = read_file_list(path, self.root)
             for protocol in PROTOCOLS:
@@ -157,7 +169,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=3, help="of the pair with and without attention (%(default)s)")
     parser.add_argument("--other-seeds", type=int, default=1, help="of the other rows (%(default)s)")
-    parser.add_argument("--average", type=int, default=8, metavar="K", help="checkpoints whose mean is evaluated (8)")
+    parser.add_argument(
+        "--last", type=int, default=8, metavar="K", help="evaluate the mean of the last K checkpoints (%(default)s)"
+    )
     parser.add_argument("--output", metavar="PATH", help="writes PATH.md and PATH.csv (default: beside the runs)")
     parser.add_argument("--dry-run", action="store_true", help="show the commands")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all rows, e.g. niter=2000")
@@ -165,7 +179,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.val:  # an option of several words takes those behind it, too
         args.overrides += [word for word in args.val if "=" in word and not os.path.exists(word)]
         args.val = [word for word in args.val if word not in args.overrides]
-    for name, least in (("seeds", 1), ("other_seeds", 0), ("average", 1)):
+        if not args.val:
+            raise UserError("--val names no list")
+    for name, least in (("seeds", 1), ("other_seeds", 0), ("last", 1)):
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be a whole number from {least}")
     return args
@@ -176,8 +192,6 @@ def train(study: Study, row: Row) -> str:
     config, checkpoint = study.resolved(row), study.checkpoint(row)
     folder = run_folder(config)
     found = list_checkpoints(folder)
-    if found:
-        refuse_other_configuration(config, folder)
     if os.path.exists(checkpoint):
         return "trained before"
     started = time.monotonic()
@@ -186,11 +200,15 @@ def train(study: Study, row: Row) -> str:
     return f"{done} iterations in {time.monotonic() - started:.0f} s"
 
 
-def refuse_other_configuration(config: TrainConfig, folder: str) -> None:
-    """UserError if the run in the folder was trained with other settings than its row has now.
+def refuse_other_run(config: TrainConfig, photographs: Sequence[str]) -> None:
+    """UserError if there is a run already, with other settings than its row has now or other photographs.
 
     It may be for more iterations than then, and val_data_path, which training takes for its previews alone, another.
     """
+    folder = run_folder(config)
+    found = list_checkpoints(folder)
+    if not found:
+        return
     before = load_config(os.path.join(folder, "config.yaml"), TrainConfig)
     same = {key: getattr(before, key) for key in ("niter", "resume", "val_data_path")}
     if before.amp == "none" and config.amp != "none" and not has_gpu():
@@ -200,6 +218,10 @@ def refuse_other_configuration(config: TrainConfig, folder: str) -> None:
         changed = changed_settings(to_yaml(before), to_yaml(config))
         raise UserError(f"{folder}: was trained with other settings than now ({changed}): remove it, or give the "
                         "study another dataset_name=NAME")
+    _, meta = load_checkpoint(found[-1][1])
+    if meta["photographs"] != list_digest(photographs):
+        raise UserError(f"{folder}: was trained on other photographs than {config.train_data_path} lists now: remove "
+                        "it, or give the study another dataset_name=NAME")
 
 
 def has_gpu() -> bool:
@@ -211,7 +233,7 @@ def has_gpu() -> bool:
 
 
 def evaluate(study: Study, row: Row) -> str:
-    if not os.path.exists(study.evaluated(row)):
+    if study.last > 1 and not is_mean_of(study.evaluated(row), study.sources(row)):
         run_script(study.averaging(row))
     missing = study.missing(row)
     for output, command in missing.items():
@@ -258,7 +280,9 @@ def write_tables(study: Study, output: str) -> None:
     commands = [portable_command(study.training(row)) for row in study.rows]
     tables = collect(study)
     prepare_folder(os.path.dirname(output) or ".")
-    write_text(f"{output}.md", tables_text(tables, FULL, commands))
+    mean = f"the mean of the weights of the last {study.last} checkpoints"
+    evaluated = mean if study.last > 1 else "the last checkpoint"
+    write_text(f"{output}.md", tables_text(tables, FULL, commands, evaluated))
     write_text(f"{output}.csv", tables_csv(tables))
 
 
@@ -268,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = Study(args)
         if args.dry_run:
             for row in study.rows:
-                averaging = [study.averaging(row)] if study.average > 1 else []
+                averaging = [study.averaging(row)] if study.last > 1 else []
                 commands = [study.training(row), *averaging, *study.evaluations(row).values()]
                 print(f"# {row.name}", *map(command_line, commands), sep="\n")
             return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 import tester
 from tests import tiny_checkpoint
 from utils.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from utils.mean_weights import is_mean_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("average", PROJECT / "tools" / "average.py")
 average = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(average)
+
+FIRST, SECOND = "RUN/checkpoint_00000010.npz", "RUN/checkpoint_00000020.npz"
 
 
 @pytest.fixture
@@ -56,12 +60,16 @@ def test_crops_of_another_size_are_of_the_same_network(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["RUN"], "a run's folder needs --last K"),
+        (["RUN", "RUN", "--output", "mean.npz"], "run: a run's folder needs --last K"),
+        (["RUN"], "run: a run's folder needs --last K"),
         (["RUN", "--last", "0"], "--last must be a whole number from 1, not 0"),
         (["RUN", "--last", "4"], "holds 3 checkpoints; 4 are needed"),
         (["RUN", "RUN", "--last", "1"], "--last is of one run's folder"),
-        (["RUN/checkpoint_00000010.npz", "--last", "1"], "--last is of one run's folder"),
-        (["RUN/checkpoint_00000010.npz"], "checkpoints by name need --output"),
+        ([FIRST, "--last", "1"], "--last is of one run's folder"),
+        ([FIRST], "checkpoints by name need --output"),
+        ([SECOND, FIRST, "--output", "mean.npz"], "checkpoint_00000010.npz: is of iteration 10, not after the one"),
+        ([SECOND, SECOND, "--output", "mean.npz"], "before it: give every checkpoint once, in the order of their"),
+        ([SECOND, "--output", "run/../run/checkpoint_00000020.npz"], "is one of the checkpoints"),
         (["absent.npz", "--output", "mean.npz"], "absent.npz: no such checkpoint"),
     ],
 )
@@ -72,3 +80,20 @@ def test_one_line_says_what_is_wrong(run: Path, tmp_path: Path, capsys, monkeypa
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"] and len(list(run.iterdir())) == 3
+
+
+def test_whether_a_file_is_the_mean(run: Path) -> None:
+    """Only of just these checkpoints, in their order, and not older than any of them."""
+    names = [checkpoint_path(str(run), iteration) for iteration in (20, 30)]
+    mean = str(run / "mean_of_2_00000030.npz")
+    assert not is_mean_of(mean, names)
+    assert average.main([*names, "--output", mean]) == 0
+    assert is_mean_of(mean, names)
+    assert not is_mean_of(mean, [checkpoint_path(str(run), 10), names[1]])
+    later = os.path.getmtime(mean) + 5
+    os.utime(names[0], (later, later))
+    assert not is_mean_of(mean, names)
+    assert not is_mean_of(mean, [str(run / "absent.npz")])
+    Path(mean).write_bytes(b"damaged")
+    os.utime(mean, (later + 5, later + 5))
+    assert not is_mean_of(mean, names)

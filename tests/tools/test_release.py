@@ -85,7 +85,8 @@ def test_a_release(run: Path, tmp_path: Path, capsys) -> None:
     assert not any(b"someone" in path.read_bytes() for path in output.iterdir())
     assert (output / "train.txt").read_text() == PUBLISHED
     readme = (output / "README.md").read_text()
-    assert "320 photographs" in readme and "Non-commercial research." in readme and "for 30 iterations." in readme
+    assert "320 photographs" in readme and "Non-commercial research." in readme
+    assert "for 30 iterations, the last of them at" in " ".join(readme.split())
     digest = hashlib.sha256((run / "checkpoint_00000030.npz").read_bytes()).hexdigest()
     assert f"- checkpoint_00000030.npz, SHA-256 {digest}" in readme
     assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=output, capture_output=True).returncode == 0
@@ -95,7 +96,7 @@ def test_a_release(run: Path, tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize("by_name", [False, True])
 def test_the_mean_of_several(run: Path, tmp_path: Path, by_name: bool) -> None:
     """Weights of 1 and 3 times the same: the mean is twice."""
-    sources = [str(run), "--average", "2"]
+    sources = [str(run), "--last", "2"]
     if by_name:
         sources = [checkpoint_path(str(run), 20), checkpoint_path(str(run), 30)]
     assert release.main([*sources, "--output", str(tmp_path / "out"), *TERMS]) == 0
@@ -120,10 +121,12 @@ def test_git_keeps_a_release_and_no_run() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["RUN", "--average", "4"], "holds 3 checkpoints; 4 are needed"),
-        (["RUN", "--average", "0"], "--average must be a whole number from 1"),
+        (["RUN", "--last", "4"], "holds 3 checkpoints; 4 are needed"),
+        (["RUN", "--last", "0"], "--last must be a whole number from 1"),
+        (["RUN", "--licence", "terms.txt"], "terms.txt: no such file; a text has more than one word"),
+        (["RUN", "--data", "notes/data"], "notes/data: no such file; a text has more than one word"),
         (["absent.npz"], "absent.npz: no such checkpoint"),
-        (["RUN/checkpoint_00000010.npz", "--average", "2"], "checkpoints given by name are all averaged"),
+        (["RUN/checkpoint_00000010.npz", "--last", "2"], "checkpoints given by name are all averaged"),
         (["RUN/checkpoint_00000010.npz", "OTHER"], "is of another network than .*: architecture, coarse_only differ"),
         (["BARE"], "bare/checkpoint_00000001.npz: does not hold the configuration of a run"),
         (["RUN", "--metrics", "absent/test.txt"], "absent/test.txt: cannot be read: No such file"),

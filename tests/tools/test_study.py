@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from utils.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
+from data.file_list import read_file_list
+from utils.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
 from utils.config import TestConfig, TrainConfig, load_config, run_folder, to_yaml
 from utils.evaluation.report import portable_command
-from utils.mean_weights import last_checkpoints
+from utils.run.state import list_digest
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROWS = ["full", "without_attention", "without_discounting", "without_critics"]
@@ -44,18 +46,19 @@ class Scripts:
         overrides = [word for word in command[3:] if "=" in word]
         config = load_config(command[2], TrainConfig, overrides)
         stopped = self.stop_at == sum(command[0] == "train.py" for command in self.commands)
-        iteration = config.niter // 2 if stopped else config.niter
+        iteration = config.niter - 2 if stopped else config.niter
         folder = Path(run_folder(config))
-        for saved in (iteration - 1, iteration):
-            save_checkpoint(checkpoint_path(str(folder), saved), {"w": np.zeros(1)}, {})
+        digest = list_digest(read_file_list(config.train_data_path, config.data_root))
+        step = config.snapshot_save_iter
+        for saved in {*range(step, iteration + 1, step), iteration}:
+            meta = {"photographs": digest, "iteration": saved}
+            save_checkpoint(checkpoint_path(str(folder), saved), {"generator/w": np.full(1, saved)}, meta)
         (folder / "config.yaml").write_text(to_yaml(dataclasses.replace(config, amp="none")))  # as on a CPU
         if stopped:
             raise KeyboardInterrupt
 
     def mean(self, command: list[str]) -> None:
-        args = load("tools/average.py").parse_arguments(command[1:])
-        assert len(last_checkpoints(args.sources[0], args.last)) == args.last == 2
-        Path(args.output).write_bytes(b"")
+        assert load("tools/average.py").main(command[1:]) == 0
 
     def test(self, command: list[str]) -> None:
         """The model's PSNR is 10, and 1, 2 and 3 for full, another row and the second seed; telea has 15."""
@@ -88,7 +91,7 @@ def scripts(tmp_path: Path, monkeypatch) -> Scripts:
 
 
 def run(*arguments: str) -> int:
-    return study.main(["--config", "c.yaml", "--average", "2", *arguments])
+    return study.main(["--config", "c.yaml", "--last", "2", *arguments])
 
 
 def test_the_commands_are_what_the_scripts_take(scripts: Scripts, capsys) -> None:
@@ -123,12 +126,11 @@ def test_the_commands_are_what_the_scripts_take(scripts: Scripts, capsys) -> Non
     assert [args.baselines for args in tested] == [True] * 4 + [False] * 28
     assert tested[4].checkpoint == "checkpoints/small/hole_without_attention_seed0/mean_of_2_00000020.npz"
     means = [command for command in commands if command[0] == "tools/average.py"]
-    parse = load("tools/average.py").parse_arguments
-    assert [(parse(command[1:]).last, parse(command[1:]).output) for command in means[:1]] == [
-        (2, "checkpoints/small/hole_full_seed0/mean_of_2_00000020.npz")
-    ]
-    assert len(means) == 8
-    assert run("--dry-run", "--average", "1") == 0
+    args = load("tools/average.py").parse_arguments(means[0][1:])
+    folder = "checkpoints/small/hole_full_seed0"
+    assert args.sources == [checkpoint_path(folder, iteration) for iteration in (15, 20)]
+    assert args.output == f"{folder}/mean_of_2_00000020.npz" and len(means) == 8
+    assert run("--dry-run", "--last", "1") == 0
     shown = capsys.readouterr().out
     assert "average" not in shown and "hole_full_seed0/checkpoint_00000010.npz" in shown
 
@@ -166,12 +168,16 @@ def test_a_stopped_study_goes_on(scripts: Scripts, capsys) -> None:
     assert exit_.value.code == 130 and capsys.readouterr().err == "interrupted\n"
     # of the finished row there is a table
     assert "| full | 1 | 11.500 ± 0.500 |" in Path("checkpoints/small/comparison.md").read_text()
-    assert list_checkpoints("checkpoints/small/hole_without_attention_seed0")[-1][0] == 5
+    assert list_checkpoints("checkpoints/small/hole_without_attention_seed0")[-1][0] == 8
     done = len(scripts.commands)
     assert run("--seeds", "1", "--other-seeds", "0") == 0
     first, *others = scripts.commands[done:]
     assert first[-2:] == ["--resume", "latest"] and "expname=without_attention_seed0" in first
     assert [command[0] for command in others] == ["tools/average.py"] + ["test.py"] * 4
+    # of the same iterations as in a row that was not stopped
+    arrays, meta = load_checkpoint("checkpoints/small/hole_without_attention_seed0/mean_of_2_00000010.npz")
+    assert meta["averaged"] == ["checkpoint_00000005.npz", "checkpoint_00000010.npz"]
+    assert arrays["generator/w"] == 7.5
 
 
 def test_other_settings_are_another_study(scripts: Scripts, capsys) -> None:
@@ -181,6 +187,41 @@ def test_other_settings_are_another_study(scripts: Scripts, capsys) -> None:
         run("--seeds", "1", "--other-seeds", "0", "lr=0.01")
     message = "hole_full_seed0: was trained with other settings than now (lr: 0.01): remove it, or give the study"
     assert message in capsys.readouterr().err and len(scripts.commands) == done
+
+
+def test_other_settings_or_photographs_are_found_before_anything_is_trained(scripts: Scripts, capsys) -> None:
+    """In whichever row, so that no table mixes them."""
+    rows = ["--seeds", "1", "--other-seeds", "0"]
+    assert run(*rows) == 0
+    done = len(scripts.commands)
+    shutil.rmtree("checkpoints/small/hole_full_seed0")
+    with pytest.raises(SystemExit):
+        run(*rows, "lr=0.01")
+    assert "hole_without_attention_seed0: was trained with other settings" in capsys.readouterr().err
+    Path("b.png").write_bytes(b"")
+    Path("train.txt").write_text("a.png\nb.png\n")
+    with pytest.raises(SystemExit):
+        run(*rows)
+    message = "hole_without_attention_seed0: was trained on other photographs than train.txt lists now: remove it"
+    assert message in capsys.readouterr().err and len(scripts.commands) == done
+
+
+def test_a_mean_of_other_checkpoints_is_made_anew(scripts: Scripts) -> None:
+    rows = ["--seeds", "1", "--other-seeds", "0"]
+    assert run(*rows) == 0
+    mean = Path("checkpoints/small/hole_full_seed0/mean_of_2_00000010.npz")
+    arrays, meta = load_checkpoint(str(mean))
+    save_checkpoint(str(mean), arrays, {**meta, "averaged": ["checkpoint_00000008.npz", "checkpoint_00000010.npz"]})
+    done = len(scripts.commands)
+    assert run(*rows) == 0
+    assert [command[0] for command in scripts.commands[done:]] == ["tools/average.py"] + ["test.py"] * 4
+
+
+def test_a_second_list_is_taken_where_there_is_one(scripts: Scripts, capsys) -> None:
+    Path("urban_val.txt").unlink()
+    assert run("--dry-run") == 0
+    lines = capsys.readouterr().out
+    assert "urban_val" not in lines and lines.count("python test.py") == 16
 
 
 def test_what_does_not_change_a_training_may_change(scripts: Scripts, capsys, monkeypatch) -> None:
@@ -195,7 +236,7 @@ def test_what_does_not_change_a_training_may_change(scripts: Scripts, capsys, mo
     trainings = [command for command in scripts.commands[done:] if command[0] == "train.py"]
     assert len(trainings) == 2 and len(scripts.commands) == 2 * done
     assert all(command[-2:] == ["--resume", "latest"] and "niter=20" in command for command in trainings)
-    assert [iteration for iteration, _ in list_checkpoints("checkpoints/small/hole_full_seed0")] == [9, 10, 19, 20]
+    assert [iteration for iteration, _ in list_checkpoints("checkpoints/small/hole_full_seed0")] == [5, 10, 15, 20]
     done = len(scripts.commands)
     assert run(*rows, "amp=float16", "niter=20", "--val", "urban_val.txt") == 0
     assert len(scripts.commands) == done
@@ -236,8 +277,13 @@ def test_whether_there_is_a_gpu(monkeypatch) -> None:
     [
         (["--seeds", "0"], "--seeds must be a whole number from 1"),
         (["--other-seeds", "-1"], "--other-seeds must be a whole number from 0"),
-        (["--average", "0"], "--average must be a whole number from 1"),
-        (["--average", "3"], "--average 3: a run of these settings ends with 2 checkpoints (niter, "),
+        (["--last", "0"], "--last must be a whole number from 1"),
+        (["--last", "3"], "--last 3: with niter 10, snapshot_save_iter 5 and keep_checkpoints 3 a run does not end"),
+        (["niter=12"], "--last 2: with niter 12, snapshot_save_iter 5 and keep_checkpoints 3 a run does not end"),
+        (["keep_checkpoints=1"], "--last 2: with niter 10, snapshot_save_iter 5 and keep_checkpoints 1 a run"),
+        (["contextual_attention=false"], "contextual_attention=false: the rows have their own contextual_attention"),
+        (["expname=a"], "expname=a: the rows have their own expname"),
+        (["--val", "niter=20"], "--val names no list"),
         (["--val", "val.txt", "absent.txt"], "the file list absent.txt does not exist"),
         (["--train", "absent.txt"], "the file list absent.txt does not exist"),
         (["--val", "val.txt", "./val.txt"], "--val: two lists are called val and val"),

@@ -106,7 +106,9 @@ def tables() -> list[Table]:
 
 
 def test_the_text() -> None:
-    text = tables_text(tables(), "full", ["python train.py"])
+    text = tables_text(tables(), "full", ["python train.py"], "the last checkpoint")
+    assert text.startswith("Evaluated is the last checkpoint of every training. ")
+    assert max(map(len, text.splitlines())) <= 118
     assert "## val, center: 100 photographs, 500 holes" in text
     assert "| telea |  | 18.250 ± 0.500 | 18.2500 ± 0.5000 | 18.25000 ± 0.50000 |" in text
     assert "| full | 3 | 18.000 ± 0.250 ± 0.125 |" in text
