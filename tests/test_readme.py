@@ -146,8 +146,8 @@ COMMANDS: dict[str, Run | NotRun] = {
     # Evaluation
     "python test.py --baselines val_data_path=val_list.txt":
         Run(add=SIZES, makes=["checkpoints/places2/hole_benchmark/results.png"]),
-    "python test.py --baselines val_data_path=val_list.txt protocol=random_box holes_per_image=5":
-        Run(add=SIZES, makes=["checkpoints/places2/hole_benchmark/test.txt"]),
+    "python test.py --baselines val_data_path=val_list.txt protocol=random_box holes_per_image=5 --output random_box":
+        Run(add=SIZES, makes=["random_box/test.txt"]),
     "python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
     "val_data_path=val_list.txt":
         Run(add=SIZES, makes=["done/test.csv", "done/images", "done/originals", "done/masks"]),
@@ -175,10 +175,10 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python tools/convert_weights.py release_places2_256 places2.npz": Run(makes=["places2.npz"]),
     "python tools/convert_weights.py gen_00430000.pt port.npz --critics dis_00430000.pt": Run(makes=["port.npz"]),
     "python tools/convert_weights.py checkpoints/imagenet/hole_run run.npz": Run(makes=["run.npz"]),
-    "python tools/release.py checkpoints/places2/hole_benchmark --output checkpoints/released --data data.txt "
+    "python tools/release.py checkpoints/places2/hole_benchmark --output checkpoints/my_release --data data.txt "
     "--licence terms.txt":
         Run(replace={"checkpoints/places2/hole_benchmark": "checkpoints/places2/hole_new"}, after="python train.py",
-            makes=["checkpoints/released/generator.npz", "checkpoints/released/README.md"]),
+            makes=["checkpoints/my_release/generator.npz", "checkpoints/my_release/README.md"]),
     "python tools/average.py checkpoints/places2/hole_benchmark --last 8 --output mean.npz":
         Run(replace={"8": "1"}, makes=["mean.npz"]),
     "python test.py --checkpoint mean.npz val_data_path=val_list.txt":

@@ -235,6 +235,28 @@ def test_bad_options(capsys, arguments, message) -> None:
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_the_released_generator_never_stands_in_for_a_run_that_is_named(tmp_path, monkeypatch, capsys, named) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = load("web_demo")
+    monkeypatch.setattr(demo, "prepare_gradio", lambda folder: None)
+    served = []
+    monkeypatch.setattr(demo, "serve", lambda model, args, folder: served.append(model.source))
+    released = tiny_checkpoint.write(tmp_path / "released")
+    monkeypatch.setattr(tester, "RELEASED", str(released))
+    text = (TOOLS.parent / "configs/test.yaml").read_text()
+    for name in ("configs/test.yaml", "mine.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    if named:
+        with pytest.raises(SystemExit):
+            demo.main(["--config", "mine.yaml"])
+        assert "holds no checkpoint: train first" in capsys.readouterr().err and not served
+    else:
+        assert demo.main([]) == 0
+        assert [Path(path).resolve() for path in served] == [Path(released).resolve()]
+
+
 def test_without_gradio_one_line_says_how_to_get_it(capsys, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY", "no_proxy", "NO_PROXY"):
