@@ -16,7 +16,6 @@ Figures are worth something on an idle machine only.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -39,6 +38,7 @@ from models.costs import (  # noqa: E402
     update_operations,
 )
 from utils.cli import UserError, friendly_errors, one_line  # noqa: E402
+from utils.pyplot import load_pyplot  # noqa: E402
 
 BASE, BATCHES = (256, 256), (1, 2, 8)
 GROWTH = ((128, 128), (512, 512), (1024, 1024))
@@ -302,11 +302,7 @@ def print_row(records: list[dict]):
 
 def draw(records: list[dict], path: Path):
     """Seconds of every form of every row, and beside them the growth of the attention with the picture's area."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     done = [record for record in records if record["error"] is None]
     growth: dict[str, list] = {}
     for r in done:
@@ -343,9 +339,12 @@ def main(argv=None) -> int:
             print(f"load average at the start: {load:.2f}")
         if load is not None and load > 0.5:
             print("warning: this machine is busy with other work, so these figures are worth little", file=sys.stderr)
-        can_draw = importlib.util.find_spec("matplotlib") is not None
-        if arguments.plot and not can_draw:
-            print("warning: no plot will be drawn: matplotlib is not installed", file=sys.stderr)
+        if arguments.plot:
+            try:
+                load_pyplot()
+            except UserError as error:  # the figures are worth having without it
+                print(f"warning: no plot will be drawn: {error}", file=sys.stderr)
+                arguments.plot = None
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             known, records = measure(rows, arguments, Path(folder))
         environment = {**known["environment"], "cpu": cpu_model(), "cores": os.cpu_count(), "load_average": load}
@@ -354,7 +353,7 @@ def main(argv=None) -> int:
             result = {"environment": environment, "settings": settings, "formulas": FORMULAS,
                       "sharpness": known["sharpness"], "plan": [asdict(row) for row in rows], "records": records}
             arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        if arguments.plot and can_draw:
+        if arguments.plot:
             draw(records, arguments.plot)
     return report_problems(records)
 

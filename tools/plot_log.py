@@ -8,10 +8,10 @@ both courses), each course is a line of its own.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,12 +19,20 @@ import numpy as np  # noqa: E402
 
 from utils.cli import UserError, friendly_errors  # noqa: E402
 from utils.logger import parse_line  # noqa: E402
+from utils.pyplot import load_pyplot  # noqa: E402
 
-Course = dict[str, list[float]]
+NOT_DRAWN = ("iteration", "total", "speed")
+
+
+class Course(NamedTuple):
+    """An unbroken part of a log; each scalar has the iterations of just those lines that hold it."""
+
+    iterations: list[int]
+    scalars: dict[str, list[tuple[int, float]]]  # name -> (iteration, value)
 
 
 def read_courses(path: str) -> list[Course]:
-    """The scalars of a log by name, with "iteration"; a new course begins where the iteration does not grow."""
+    """What there is to draw of a log; a new course begins where the iteration does not grow. Raises UserError."""
     courses: list[Course] = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -32,40 +40,36 @@ def read_courses(path: str) -> list[Course]:
                 values = parse_line(line)
                 if values is None:
                     continue
-                if not courses or values["iteration"] <= courses[-1]["iteration"][-1]:
-                    courses.append({"iteration": []})
-                course = courses[-1]
-                before = len(course["iteration"])
-                for name in [*course, *(name for name in values if name not in course)]:
-                    course.setdefault(name, [math.nan] * before).append(values.get(name, math.nan))
+                iteration = values["iteration"]
+                if not courses or iteration <= courses[-1].iterations[-1]:
+                    courses.append(Course([], {}))
+                courses[-1].iterations.append(iteration)
+                for name, value in values.items():
+                    if name not in NOT_DRAWN:
+                        courses[-1].scalars.setdefault(name, []).append((iteration, value))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if not courses:
         raise UserError(f"{path}: holds no line of a training log (Iter: [1/100] l1: ...)")
+    if not any(course.scalars for course in courses):
+        raise UserError(f"{path}: its lines hold no value but the speed, so that there is nothing to draw")
     return courses
 
 
 def smoothed(values: np.ndarray, width: int) -> np.ndarray:
     """The mean of up to `width` values before each and itself, those that are not finite left out."""
     finite = np.isfinite(values)
-    sums = np.cumsum(np.where(finite, values, 0.0), dtype=np.float64)
-    counts = np.cumsum(finite)
-    sums[width:], counts[width:] = sums[width:] - sums[:-width], counts[width:] - counts[:-width]
+    window = np.ones(min(width, len(values)))
+    # Every sum is of its own values: a difference of running sums would lose the small ones behind a large one.
+    sums, counts = (np.convolve(kept, window)[: len(values)] for kept in (np.where(finite, values, 0.0), finite))
     return np.where(finite, sums / np.maximum(counts, 1), np.nan)
 
 
 def draw(logs: dict[str, list[Course]], output: str, width: int) -> None:
     """A picture with one panel a scalar, and a colour a log."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    skipped = ("iteration", "total", "speed")
-    names = list(dict.fromkeys(name for courses in logs.values() for course in courses for name in course))
-    names = sorted((name for name in names if name not in skipped), key=order)
+    pyplot = load_pyplot()
+    names = dict.fromkeys(name for courses in logs.values() for course in courses for name in course.scalars)
+    names = sorted(names, key=order)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows), squeeze=False)
@@ -75,9 +79,9 @@ def draw(logs: dict[str, list[Course]], output: str, width: int) -> None:
         lost = 0
         for number, (path, courses) in enumerate(logs.items()):
             for course in courses:
-                x, y = (np.array(course.get(key, []), np.float64) for key in ("iteration", name))
-                if not y.size:
+                if name not in course.scalars:
                     continue
+                x, y = np.array(course.scalars[name], np.float64).T
                 lost += np.count_nonzero(~np.isfinite(y))
                 color = f"C{number}"
                 axis.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
@@ -114,7 +118,7 @@ def main(argv=None) -> int:
             raise UserError(f"--smooth must be at least 1, not {args.smooth}")
         logs = {os.path.relpath(path) if os.path.exists(path) else path: read_courses(path) for path in args.logs}
         draw(logs, args.output, args.smooth)
-        print(f"{sum(len(c['iteration']) for courses in logs.values() for c in courses)} lines drawn: {args.output}")
+        print(f"{sum(len(c.iterations) for courses in logs.values() for c in courses)} lines drawn: {args.output}")
     return 0
 
 

@@ -15,13 +15,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np  # noqa: E402
+
+from utils.cli import UserError  # noqa: E402
+from utils.pyplot import load_pyplot  # noqa: E402
 
 BASELINES = ("mean_color", "telea", "navier_stokes", "biharmonic")
 GROUPS = 8  # points of a curve, each of as many holes as the next
 
 
-class PlotError(Exception):
+class PlotError(UserError):
     """There is nothing to draw; the message is one line for the user."""
 
 
@@ -68,13 +73,7 @@ def best_baseline(points: dict[str, np.ndarray]) -> str | None:
 
 
 def draw(points: dict[str, np.ndarray], output: Path) -> None:
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise PlotError("matplotlib is not installed: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot()
     varies = bool(np.ptp(points["model"][:, 0]) > 0)
     best = best_baseline(points)
     if not varies and best is None:
@@ -112,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = args.output or args.table.parent / "results_plot.png"
     try:
         draw(read_points(args.table), output)
-    except PlotError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(output)

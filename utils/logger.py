@@ -23,7 +23,7 @@ class LogError(UserError):
 
 
 def format_line(iteration: int, total: int, scalars: Mapping[str, float], speed: float) -> str:
-    """``Iter: [100/500000] l1: 0.123456 ae: ... d: ... speed: 1.09 batches/s``, speed in iterations a second.
+    """``Iter: [100/500000] l1: 0.123456 ae: ... d: ... speed: 1.09 batches/s``, speed in batches a second.
 
     The scalars of the earlier ports come first, in their order; those there are none of are left out;
     others follow in the order given.

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from utils.cli import UserError
-from utils.config import TestConfig, config_digest
+from utils.config import MASK_PROTOCOLS, TestConfig, config_digest
 from utils.evaluation.report import portable_command
 from utils.text_files import write_text
 
@@ -79,10 +79,25 @@ def run_script(arguments: Sequence[str]) -> None:
         raise ScriptError(f"{command_line(arguments)}: {ended}; its own message is above")
 
 
-def evaluation_digest(config: TestConfig, photographs: Sequence[str]) -> str:
-    """SHA-256 of what an evaluation is of, besides its checkpoint: settings and the list's paths in full."""
+def evaluation_digest(config: TestConfig, photographs: Sequence[str], masks: Sequence[str] = ()) -> str:
+    """SHA-256 of what an evaluation is of, besides its checkpoint: settings, the list's paths in full, saved masks.
+
+    masks: the files of protocols mask_dir and mask_list, photograph by photograph; their paths and contents count.
+    Raises ScriptError: a mask cannot be read; ValueError: such a protocol without masks.
+    """
+    if config.protocol in MASK_PROTOCOLS and not masks:
+        raise ValueError(f"the masks of protocol {config.protocol} are missing")
+    contents = {path: _content_digest(path) for path in dict.fromkeys(masks)}  # a list may name one many times
     lines = [config_digest(config), *map(os.path.abspath, photographs)]
+    lines += [f"{contents[path]} {os.path.abspath(path)}" for path in masks]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _content_digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ScriptError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def mark_evaluated(output: str, digest: str) -> None:
@@ -93,7 +108,7 @@ def mark_evaluated(output: str, digest: str) -> None:
 def is_evaluated(arguments: Sequence[str], checkpoint: str, output: str, digest: str) -> bool:
     """Whether `output` holds all results of just this test.py command, made since the checkpoint was.
 
-    digest: of `evaluation_digest`; paths are shortened in the command, and a list may have been edited since.
+    digest: of `evaluation_digest`; paths are shortened in the command, and a list or mask may have been edited since.
     """
     summary, last, mark = (os.path.join(output, name) for name in ("test.txt", LAST_WRITTEN, DIGEST))
     try:

@@ -48,6 +48,17 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     return done.stdout, json.loads((folder / "figures.json").read_text(encoding="utf-8"))
 
 
+def test_without_matplotlib_there_are_figures_still(tmp_path: Path, capsys, monkeypatch) -> None:
+    known = {"environment": {}, "sharpness": []}
+    monkeypatch.setattr(benchmark, "measure", lambda *_: (known, []))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    figures, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    assert benchmark.main(["--quick", "--json", str(figures), "--plot", str(plot)]) == 0
+    warning = "warning: no plot will be drawn: matplotlib is not installed: pip install matplotlib\n"
+    assert warning in capsys.readouterr().err
+    assert figures.is_file() and not plot.exists()
+
+
 def test_quick_covers_everything_once(quick: tuple[str, dict]) -> None:
     text, figures = quick
     records = figures["records"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import builtins
-import math
 
 import numpy as np
 import pytest
 
-from tools.plot_log import main, read_courses, smoothed
+from tools.plot_log import draw, main, read_courses, smoothed
 from utils.logger import format_line
 
 EARLIER = (
@@ -29,23 +28,50 @@ def logs(tmp_path):
 
 def test_courses(logs):
     first, second = read_courses(str(logs[1]))
-    assert (first["iteration"], second["iteration"]) == ([100, 200, 300], [200, 300])
-    assert first["l1"][0] == 0.5 and math.isnan(first["l1"][1]) and second["l1"] == [0.4, 0.2]
-    assert read_courses(str(logs[0]))[0]["critic_gap"] == [float(i) for i in range(1, 60)]
+    assert (first.iterations, second.iterations) == ([100, 200, 300], [200, 300])
+    assert np.array_equal(first.scalars["l1"], [(100, 0.5), (200, np.nan), (300, 0.3)], equal_nan=True)
+    assert second.scalars["l1"] == [(200, 0.4), (300, 0.2)]
+    assert read_courses(str(logs[0]))[0].scalars["critic_gap"] == [(i, float(i)) for i in range(1, 60)]
 
 
-def test_scalars_that_come_and_go_keep_their_places(tmp_path):
+@pytest.fixture
+def coming_and_going(tmp_path):
+    """d is in the log from the second line on, once not finite; l1 is not in the last line."""
     path = tmp_path / "t.txt"
-    scalars = [{"l1": 1.0}, {"l1": 2.0, "d": 5.0}, {"d": 6.0}]
+    scalars = [{"l1": 1.0}, {"l1": 2.0, "d": 5.0}, {"l1": 3.0, "d": np.nan}, {"d": 6.0}]
     path.write_text("".join(format_line(i + 1, 9, values, 1.0) + "\n" for i, values in enumerate(scalars)))
-    (course,) = read_courses(str(path))
-    assert np.array_equal(course["d"], [np.nan, 5, 6], equal_nan=True)
-    assert np.array_equal(course["l1"], [1, 2, np.nan], equal_nan=True)
+    return path
+
+
+def test_scalars_that_come_and_go_keep_their_places(coming_and_going):
+    (course,) = read_courses(str(coming_and_going))
+    assert course.iterations == [1, 2, 3, 4] and list(course.scalars) == ["l1", "d"]
+    assert np.array_equal(course.scalars["d"], [(2, 5), (3, np.nan), (4, 6)], equal_nan=True)
+    assert course.scalars["l1"] == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_only_values_of_the_log_are_counted_as_not_finite(coming_and_going, tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figures, close = [], pyplot.close
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    draw({"t.txt": read_courses(str(coming_and_going))}, str(tmp_path / "curves.png"), 2)
+    l1, d = figures[0].axes
+    assert (l1.get_title(), d.get_title()) == ("l1", "d\n1 values are not finite")
+    assert l1.lines[0].get_xdata().tolist() == [1, 2, 3] and d.lines[0].get_xdata().tolist() == [2, 3, 4]
+    close(figures[0])
 
 
 def test_smoothing_by_hand():
     found = smoothed(np.array([1.0, 3.0, np.nan, 5.0, 7.0]), 2)
     assert np.array_equal(found, [1, 2, np.nan, 5, 6], equal_nan=True)
+    assert smoothed(np.array([1.0, 3.0, 8.0]), 10**12).tolist() == [1, 2, 4]  # more than there are
+
+
+def test_a_spike_is_forgotten_where_its_window_ends():
+    values = np.ones(100_000)
+    values[5] = 1e17
+    found = smoothed(values, 20)
+    assert (found[:5] == 1).all() and (found[5:25] > 1e15).all() and (found[25:] == 1).all()
 
 
 def test_drawing(logs, tmp_path, capsys):
@@ -61,6 +87,7 @@ def test_drawing(logs, tmp_path, capsys):
     [
         (["absent.txt"], "absent.txt: cannot be read: No such file"),
         (["empty.txt"], "empty.txt: holds no line of a training log"),
+        (["speed.txt"], "speed.txt: its lines hold no value but the speed, so that there is nothing to draw"),
         (["train.txt", "--smooth", "0"], "--smooth must be at least 1"),
         (["train.txt", "--output", "no/such/folder.png"], "no/such/folder.png: cannot be written: No such file"),
         (["train.txt", "--output", "a.strange"], "a.strange: cannot be written: "),
@@ -71,6 +98,7 @@ def test_errors(logs, tmp_path, monkeypatch, capsys, arguments, words):
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("nothing\n")
+    (tmp_path / "speed.txt").write_text("Iter: [1/9] speed: 1.00 batches/s\n")
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2

@@ -121,3 +121,27 @@ def test_what_an_evaluation_is_of(tmp_path: Path, monkeypatch) -> None:
     others = [scripts.evaluation_digest(TestConfig(), other) for other in others]
     others.append(scripts.evaluation_digest(TestConfig(seed=1), paths))
     assert len({digest, *others}) == 5
+
+
+def test_saved_masks_are_part_of_what_an_evaluation_is_of(tmp_path: Path, monkeypatch) -> None:
+    """Their paths in full, in their order, and what is in them; not when they were written."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    config, photographs = TestConfig(protocol="mask_list", mask_path="masks.txt"), ["0.jpg", "1.jpg"]
+
+    def digest(*masks: str) -> str:
+        return scripts.evaluation_digest(config, photographs, masks)
+
+    before = digest("a.png", "b.png")
+    assert digest(str(tmp_path / "a.png"), "b.png") == before
+    os.utime(tmp_path / "a.png", (1000, 1000))
+    assert digest("a.png", "b.png") == before
+    others = [digest("b.png", "a.png"), digest("a.png", "a.png")]
+    (tmp_path / "a.png").write_bytes(b"A.png")  # as long as before
+    os.utime(tmp_path / "a.png", (1000, 1000))
+    assert len({before, *others, digest("a.png", "b.png")}) == 4
+    with pytest.raises(scripts.ScriptError, match="^c.png: cannot be read: No such file or directory$"):
+        digest("a.png", "c.png")
+    with pytest.raises(ValueError, match="the masks of protocol mask_list are missing"):
+        digest()
