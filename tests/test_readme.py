@@ -87,7 +87,7 @@ COMMANDS: dict[str, Run | NotRun] = {
     # Pictures
     "python test.py --image docs/example/photo.jpg --mask docs/example/mask.png "
     "--output out.png": Run(add=["--max-side", "48"], makes=["out.png"]),
-    "python test.py --checkpoint released --baselines image_shape=[64,64,3] mask_shape=[32,32] "
+    "python test.py --checkpoint released --baselines 'image_shape=[128,128,3]' 'mask_shape=[64,64]' "
     "val_data_path=val_list.txt": Run(add=["--count", "1"]),
     "python test.py --image in.jpg --mask mask.png --output out.png": Run(makes=["out.png"]),
     "python test.py --image photos/ --mask masks/ --output done/": Run(makes=["done/a.png", "done/b.png"]),
