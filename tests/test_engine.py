@@ -15,6 +15,7 @@ from tests import tiny_checkpoint
 from utils.cli import UserError
 from utils.visualization import write_image
 
+pytestmark = pytest.mark.own_process
 PROJECT = Path(__file__).resolve().parents[1]
 
 

@@ -17,6 +17,7 @@ from models.export import (
 from models.generator import InpaintingGenerator
 from models.layers import composite, hide_hole
 
+pytestmark = pytest.mark.own_process
 SIZES = ((1, 32, 32), (2, 64, 48), (1, 104, 72), (1, 8, 8), (1, 16, 8))
 
 

@@ -18,6 +18,7 @@ from tests import tiny_checkpoint
 from tools import export
 from utils.cli import UserError
 
+pytestmark = pytest.mark.own_process
 PROJECT = Path(__file__).resolve().parents[2]
 MISSING = [name for name in ("paddle2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
 ONNX = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: the optional ONNX export")
