@@ -39,7 +39,10 @@ def pytest_configure(config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items) -> None:
-    """TEST_ORDER=NUMBER shuffles the files, and the tests in each; TEST_ORDER=reversed turns all around."""
+    """Adds time limits. TEST_ORDER=NUMBER shuffles the files and the tests in each, reversed reverses all."""
+    for item in items:
+        if item.get_closest_marker("own_process") and not own_process.INSIDE:
+            item.add_marker(pytest.mark.timeout(own_process.LIMIT + 60))  # the first waits for all of its file
     order = os.environ.get("TEST_ORDER", "")
     if order == "reversed":
         items.reverse()

@@ -64,4 +64,3 @@ def run_file(item) -> dict[str, list[dict]]:
             data = item.config.hook.pytest_report_to_serializable(config=item.config, report=report)
             reports.setdefault(nodeid, []).append(data)
     return reports
-

@@ -19,7 +19,14 @@ HEAD = """\
 Every line is a test in `tests/faults/`, driven from the outside: real processes, signals and files. This table is
 written by the run itself: `make test-faults`.
 """
+LIMIT = 1800  # seconds for one of the long tests; 100 kills took 270
 _outcomes = pytest.StashKey[list]()
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        if item.get_closest_marker("faults"):
+            item.add_marker(pytest.mark.timeout(LIMIT))
 
 
 @pytest.fixture(scope="session")

@@ -78,14 +78,7 @@ class Place:
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         """Starts a run in the background, in a process group of its own; what it prints goes to output()."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("environment", {})}
-        more = options.pop("preexec_fn", None)
-
-        def prepare():
-            for number in (signal.SIGINT, signal.SIGHUP):  # tests in the background may have them ignored
-                signal.signal(number, signal.SIG_DFL)
-            if more:
-                more()
-
+        prepare = options.pop("preexec_fn", None)
         with open(self.folder / "output", "wb") as output:
             return subprocess.Popen(
                 self.command(*arguments, **options),

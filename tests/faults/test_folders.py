@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -45,9 +44,7 @@ def test_stale_lock(place, reference):
     process.kill()
     process.wait()
     assert (place.run_folder / "lock").read_text().startswith(f"process {process.pid} on ")
-    started = time.monotonic()
     place.run("--resume", "latest")
-    assert time.monotonic() - started < 30
     assert_same_run(place, reference)
 
 

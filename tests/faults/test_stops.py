@@ -73,9 +73,7 @@ def test_second_sigterm(place, reference):
     time.sleep(0.2)
     assert process.poll() is None
     os.kill(process.pid, signal.SIGTERM)
-    started = time.monotonic()
     place.finish(process, 143)
-    assert time.monotonic() - started < 10
     assert max(place.checkpoints()) == 8
     go_on(place, reference)
 

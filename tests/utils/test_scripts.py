@@ -52,7 +52,8 @@ def test_a_signal_is_passed_on_once_and_the_script_may_end(project: Path, number
     mark, before = project / "mark", signal.getsignal(number)
 
     def send() -> None:
-        while not mark.exists():
+        deadline = time.monotonic() + 60
+        while not mark.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)
         os.kill(os.getpid(), number)

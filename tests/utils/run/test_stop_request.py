@@ -58,13 +58,18 @@ def test_ignored_signals_stay_ignored():
 def test_the_end_of_the_parent_is_a_request():
     """A process whose parent starts it and ends."""
     inner = (
-        "import os, time; from utils.run.stop_request import StopRequest; stop = StopRequest(with_parent=True); "
-        "stop.stop_with_parent(); first = stop.signal; print('up', flush=True); time.sleep(1.5); "
-        "stop.stop_with_parent(); print(first, stop.exit_code, flush=True)"
+        "import os, sys, time; from utils.run.stop_request import StopRequest; stop = StopRequest(with_parent=True)\n"
+        "parent = os.getppid(); stop.stop_with_parent(); print(stop.signal, file=sys.stderr, flush=True)\n"
+        "while os.getppid() == parent: time.sleep(0.01)\n"
+        "stop.stop_with_parent(); print(stop.exit_code, flush=True)"
     )
-    outer = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {inner!r}]); time.sleep(1)"
-    done = subprocess.run([sys.executable, "-c", outer], cwd=PROJECT, stdout=subprocess.PIPE, text=True, timeout=60)
-    assert done.stdout.split() == ["up", "None", "143"]
+    outer = (
+        "import subprocess, sys; "
+        f"child = subprocess.Popen([sys.executable, '-c', {inner!r}], stderr=subprocess.PIPE, text=True); "
+        "print(child.stderr.readline(), flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", outer], cwd=PROJECT, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.stdout.split() == ["None", "143"]
 
 
 def test_without_a_parent_to_watch_nothing_happens():
