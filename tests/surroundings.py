@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -76,8 +75,8 @@ def threads(library: str, read: str, restore: str) -> tuple:
     return getattr(loaded, read), getattr(loaded, restore)
 
 
-def replace(values: list) -> Callable[[list], None]:
-    return lambda wanted: values.__setitem__(slice(None), wanted)
+def replace(values: list, wanted: list) -> None:
+    values[:] = wanted
 
 
 SURROUNDINGS = {  # name: how to read and how to restore it
@@ -91,9 +90,9 @@ SURROUNDINGS = {  # name: how to read and how to restore it
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
         lambda mask: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
     ),
-    "sys.path": (lambda: list(sys.path), lambda wanted: replace(sys.path)(wanted)),
-    "sys.argv": (lambda: list(sys.argv), lambda wanted: replace(sys.argv)(wanted)),
-    "the warnings filters": (lambda: list(warnings.filters), lambda wanted: replace(warnings.filters)(wanted)),
+    "sys.path": (lambda: list(dict.fromkeys(sys.path)), lambda paths: replace(sys.path, paths)),
+    "sys.argv": (lambda: list(sys.argv), lambda words: replace(sys.argv, words)),
+    "the warnings filters": (lambda: list(warnings.filters), lambda filters: replace(warnings.filters, filters)),
     "the umask": (read_umask, os.umask),
     "the locale": (lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     "running threads": (lambda: sorted(t.name for t in threading.enumerate() if not t.daemon), lambda _: None),

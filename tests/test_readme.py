@@ -431,8 +431,14 @@ def own_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def marked(command: str):
+    """Commands that use Paddle Inference get a process of their own."""
+    uses_inference = "tools/export.py" in command or "--engine inference" in command
+    return pytest.param(command, marks=[pytest.mark.own_process] * uses_inference)
+
+
 @pytest.mark.usefixtures("own_signals")
-@pytest.mark.parametrize("command", [command for command, form in COMMANDS.items() if isinstance(form, Run)])
+@pytest.mark.parametrize("command", [marked(command) for command, form in COMMANDS.items() if isinstance(form, Run)])
 def test_command(command: str, place: Path, done: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if "plot_" in command:
         pytest.importorskip("matplotlib")
