@@ -74,10 +74,27 @@ def save_program(completion: Completion, path: str) -> None:
     form = [paddle.static.InputSpec([None, n, None, None], "float32", name) for name, n in channels.items()]
     traced = copy.deepcopy(completion)  # Paddle leaves rewritten methods in what it has traced
     traced.eval()
-    with silenced():
+    with silenced(), writable_home():
         paddle.jit.save(traced, path, input_spec=form)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path + ".pdiparams.info")  # of Paddle 2.6, for training on
+
+
+@contextlib.contextmanager
+def writable_home():
+    """Paddle traces by way of files in ~/.cache; where that cannot be written a temporary folder is the home."""
+    home, cache = os.environ.get("HOME"), os.path.expanduser("~/.cache/paddle")
+    with contextlib.suppress(OSError):
+        os.makedirs(cache, exist_ok=True)
+    if home is None or os.access(cache, os.W_OK):
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            os.environ["HOME"] = home
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ class Plugin:
         self.config, self.reports = config, {}
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item):
+    def pytest_runtest_protocol(self, item, nextitem):
         if INSIDE or item.get_closest_marker("own_process") is None:
             return None
         if item.nodeid not in self.reports:
@@ -30,6 +30,7 @@ class Plugin:
             if report.skipped and isinstance(report.longrepr, list):  # JSON has no tuples
                 report.longrepr = tuple(report.longrepr)
             item.ihook.pytest_runtest_logreport(report=report)
+        item.session._setupstate.teardown_exact(nextitem)  # of the test before, which counted on this one
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import paddle
 import pytest
@@ -106,3 +108,10 @@ def test_differences_are_seen() -> None:
     assert spoiled(lambda x: [x[0], x[1] * np.float32("nan"), x[2]]) == float("inf")
     assert spoiled(lambda x: [*x[:2], x[2] + 1]) == float("inf")
     assert spoiled(lambda x: x[:2]) == float("inf")
+
+
+def test_a_home_that_cannot_be_written(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    save_program(CASES["coarse stage"](), str(tmp_path / "completion"))
+    assert os.environ["HOME"] == "/dev/null/home"
+    assert largest_difference(CASES["coarse stage"](), Predictor(str(tmp_path / "completion")), 32, 32) <= TOLERANCE
