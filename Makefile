@@ -17,12 +17,14 @@
 #   PYTHON=python3.11   the Python to build the environment with; the first suitable one
 #   PADDLE=2.6.2        another Paddle version for the CPU set
 #   VENV=.venv          the folder of the environment
+#   TESTS="-x tests/models"   what pytest gets from make test, e.g. which tests; TEST_ORDER=1 shuffles them
 #   STUDY="--train LIST --val LIST LIST --seeds 3"   what make reproduce-small gets; it goes on where it stopped
 
 SET = $(DETECTED)
 PYTHON =
 PADDLE =
 VENV = .venv
+TESTS =
 STUDY =
 
 DETECTED := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -60,7 +62,7 @@ demo: setup
 	$(RUN) test.py --config configs/demo.yaml --baselines
 
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(TESTS)
 
 # The acceptance rows; python tools/benchmark.py without options measures all batches and sizes, for hours.
 bench: setup

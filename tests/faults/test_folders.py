@@ -75,8 +75,7 @@ def test_unwritable(place):
     assert place.refusal().startswith("checkpoints/faults/hole_run/lock: cannot be written: Not a directory")
 
 
-@fault("a file-size limit as a full disk", "one line; the older checkpoint is intact; resumes bit-equal with space",
-       long=False)  # fmt: skip
+@fault("a file-size limit as a full disk", "one line; the older checkpoint is intact; resumes bit-equal with space")
 def test_file_size_limit(place, reference):
     place.run("niter=4")
     size = place.checkpoints()[4].stat().st_size

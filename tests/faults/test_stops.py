@@ -142,8 +142,7 @@ def test_sigkill(place, reference):
     go_on(place, reference)
 
 
-@fault("SIGKILL during a save", "the half-written file is never taken for a checkpoint, and removed; bit-equal",
-       long=False)  # fmt: skip
+@fault("SIGKILL during a save", "the half-written file is never taken for a checkpoint, and removed; bit-equal")
 def test_sigkill_during_a_save(place, reference):
     process = place.start(patch=SLOW_SAVE)
     wait_until(lambda: "saving" in place.output(), process)
