@@ -79,6 +79,7 @@ def replace(values: list, wanted: list) -> None:
     values[:] = wanted
 
 
+MODULES, FILTERS = "the number of modules", "the warnings filters"
 SURROUNDINGS = {  # name: how to read and how to restore it
     "the working folder": (os.getcwd, os.chdir),
     "the environment": (lambda: {k: v for k, v in os.environ.items() if k not in OURS}, restore_environment),
@@ -92,7 +93,7 @@ SURROUNDINGS = {  # name: how to read and how to restore it
     ),
     "sys.path": (lambda: list(dict.fromkeys(sys.path)), lambda paths: replace(sys.path, paths)),
     "sys.argv": (lambda: list(sys.argv), lambda words: replace(sys.argv, words)),
-    "the warnings filters": (lambda: list(warnings.filters), lambda filters: replace(warnings.filters, filters)),
+    FILTERS: (lambda: list(warnings.filters), lambda filters: replace(warnings.filters, filters)),
     "the umask": (read_umask, os.umask),
     "the locale": (lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     "running threads": (lambda: sorted(t.name for t in threading.enumerate() if not t.daemon), lambda _: None),
@@ -103,21 +104,24 @@ SURROUNDINGS = {  # name: how to read and how to restore it
     "Pillow's limit": (lambda: Image.MAX_IMAGE_PIXELS, lambda limit: setattr(Image, "MAX_IMAGE_PIXELS", limit)),
     "Paddle's device": (paddle.get_device, paddle.set_device),
     "Paddle's default type": (paddle.get_default_dtype, paddle.set_default_dtype),
-    "Paddle's gradients": (paddle.is_grad_enabled, paddle.set_grad_enabled),
     "Paddle's dynamic mode": (
         paddle.in_dynamic_mode,
         lambda dynamic: paddle.disable_static() if dynamic else paddle.enable_static(),
     ),
+    "Paddle's gradients": (paddle.is_grad_enabled, paddle.set_grad_enabled),
 }
 
 
 def read() -> dict[str, object]:
-    return {name: read_one() for name, (read_one, _) in SURROUNDINGS.items()}
+    return {MODULES: len(sys.modules), **{name: read_one() for name, (read_one, _) in SURROUNDINGS.items()}}
 
 
 def put_back(before: dict[str, object]) -> list[str]:
-    """Restores what differs from `before`; a line for each."""
-    changed = []
+    """Restores what differs from `before`; a line for each.
+
+    Libraries add filters of warnings when they are first imported: those go, too, but are nobody's fault.
+    """
+    changed, imported = [], len(sys.modules) != before[MODULES]
     for name, (read_one, restore) in SURROUNDINGS.items():
         try:
             now = read_one()
@@ -125,6 +129,8 @@ def put_back(before: dict[str, object]) -> list[str]:
             now = error
         if now != before[name]:
             restore(before[name])
+            if name == FILTERS and imported:
+                continue
             changed.append(f"{name}: {difference(before[name], now)}")
     return changed
 
