@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 
 from models.critics import GlobalCritic, LocalCritic
-from models.generator import InpaintingGenerator
+from models.generator import InpaintingGenerator, hole_region
 from models.layers import check_dialect, composite, crop_boxes, hide_hole
 from models.losses import (
     adversarial_loss,
@@ -164,7 +164,8 @@ class Trainer:
             alphas = self._draw_alphas(n)
         alpha_local, alpha_global = (paddle.to_tensor(alpha) for alpha in alphas)
         with paddle.no_grad():
-            _, refined, _ = self.mixed(self.generator, self._hidden(image, mask), mask)
+            # The critics see nothing of it but the hole
+            _, refined, _ = self.mixed(self.generator, self._hidden(image, mask), mask, hole_region(batch.mask))
             fake = composite(refined, image, mask)
             real_box, fake_box = crop_boxes(image, boxes), crop_boxes(fake, boxes)
             box_mask = crop_boxes(mask, boxes)

@@ -7,6 +7,7 @@ those of the PyTorch port and of the earlier Paddle port, so that their checkpoi
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
 import paddle.nn as nn
 
@@ -23,8 +24,36 @@ def with_border_and_mask(image, mask):
     return paddle.concat([image, paddle.ones_like(image[:, :1]), mask.expand([n, 1, h, w])], axis=1)
 
 
+# What pmconv9 to allconv17 read beyond a pixel, in features of 4 pixels: 2 + 2 + 2/2 + 3/4; rounded up.
+REACH = 6
+
+
+def hole_region(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns of the features (4 pixels each) that the pixels in the hole depend on after the atrous layers.
+
+    mask [N or 1, 1, H, W], 1 = hole. For the `region` of the networks below; None where there is no hole. Its sides
+    are multiples of 8 where the image has the room, so that few sizes occur.
+    """
+    region = []
+    for axis in (2, 3):
+        inside = np.flatnonzero(mask.any(axis=tuple({0, 1, 2, 3} - {axis})))
+        if not inside.size:
+            return None
+        size = mask.shape[axis] // 4
+        first, stop = inside[0] // 4 - REACH, inside[-1] // 4 + 1 + REACH
+        length = min(-(-(stop - first) // 8) * 8, size)
+        start = int(np.clip(first, 0, size - length))
+        region.append(slice(start, start + length))
+    return tuple(region)
+
+
+def crop_region(x, region):
+    """The region's part of [N, C, H, W]; all of it for None."""
+    return x if region is None else x[:, :, region[0], region[1]]
+
+
 class CoarseNetwork(nn.Layer):
-    """First stage: a rough completion. [N, 5, H, W] -> [N, 3, H, W] in [-1, 1]."""
+    """First stage: a rough inpainting result. [N, 5, H, W] -> [N, 3, H, W] in [-1, 1], or the region's part of it."""
 
     def __init__(self, channels: int = 32, dialect: str = "tf1"):
         super().__init__()
@@ -47,7 +76,7 @@ class CoarseNetwork(nn.Layer):
         self.conv16 = ConvBlock(c, c // 2)
         self.conv17 = ConvBlock(c // 2, 3, activation=None)
 
-    def forward(self, x):
+    def forward(self, x, region=None):
         x = self.conv1(x)  # [N, c, H, W]
         x = self.conv2_downsample(x)  # [N, 2c, H/2, W/2]
         x = self.conv3(x)
@@ -56,7 +85,7 @@ class CoarseNetwork(nn.Layer):
         x = self.conv7_atrous(x)
         x = self.conv8_atrous(x)
         x = self.conv9_atrous(x)
-        x = self.conv10_atrous(x)
+        x = crop_region(self.conv10_atrous(x), region)
         x = self.conv12(self.conv11(x))
         x = upsample_x2(x)
         x = self.conv14(self.conv13(x))  # [N, 2c, H/2, W/2]
@@ -106,7 +135,7 @@ class RefinementNetwork(nn.Layer):
         self.allconv16 = ConvBlock(c, c // 2)
         self.allconv17 = ConvBlock(c // 2, 3, activation=None)
 
-    def forward(self, x, mask):
+    def forward(self, x, mask, region=None):
         # Convolutional branch
         h = self.conv1(x)  # [N, c, H, W]
         h = self.conv2_downsample(h)  # [N, c, H/2, W/2]
@@ -116,7 +145,7 @@ class RefinementNetwork(nn.Layer):
         h = self.conv7_atrous(h)
         h = self.conv8_atrous(h)
         h = self.conv9_atrous(h)
-        h = self.conv10_atrous(h)
+        h = crop_region(self.conv10_atrous(h), region)
 
         # Attention branch
         a = self.pmconv1(x)  # [N, c, H, W]
@@ -127,7 +156,7 @@ class RefinementNetwork(nn.Layer):
         offsets = None
         if self.contextual_attention is not None:
             a, offsets = self.contextual_attention(a, a, resize_nearest(mask, 4, self.dialect))
-        a = self.pmconv10(self.pmconv9(a))
+        a = self.pmconv10(self.pmconv9(crop_region(a, region)))
 
         # Decoder
         x = paddle.concat([h, a], axis=1)  # [N, 8c, H/4, W/4]
@@ -147,9 +176,12 @@ class InpaintingGenerator(nn.Layer):
         dialect: "tf1" (authors' release) or "pytorch" (the ports); see docs/method.md for their differences.
         contextual_attention: False for the comparison without it; see `RefinementNetwork`.
 
-    Call with image [N, 3, H, W] in [-1, 1] whose hole is zeroed (or shows a mosaic) and mask
-    [N or 1, 1, H, W], 1 = hole; H and W divisible by 8. Returns (coarse [N, 3, H, W], refined [N, 3, H, W],
-    both in [-1, 1] and not composited, offsets [N, 2, H/8, W/8] int64 or None).
+    Call with image [N, 3, H, W] in [-1, 1] whose hole is zeroed (or shows a mosaic), mask
+    [N or 1, 1, H, W], 1 = hole; H and W divisible by 8. Returns (coarse [N, 3, H, W], refined [N, 3, H, W], both in
+    [-1, 1] and not composited, offsets [N, 2, H/8, W/8] int64 or None).
+
+    region: the mask's `hole_region` where only the pixels in the hole count, as in a composite. The decoders compute
+    no more than that, and outside the hole the outputs are meaningless.
     """
 
     def __init__(self, channels: int = 32, dialect: str = "tf1", contextual_attention: bool = True):
@@ -157,16 +189,25 @@ class InpaintingGenerator(nn.Layer):
         self.coarse_generator = CoarseNetwork(channels, dialect)
         self.fine_generator = RefinementNetwork(channels, dialect, contextual_attention)
 
-    def coarse(self, image, mask):
+    def coarse(self, image, mask, region=None):
         """The first stage alone: [N, 3, H, W] in [-1, 1]."""
-        return self.coarse_generator(with_border_and_mask(image, mask))
+        coarse = self.coarse_generator(with_border_and_mask(image, mask), region)
+        return coarse if region is None else beside_zeros(coarse, region, image)
 
-    def forward(self, image, mask):
+    def forward(self, image, mask, region=None):
         check_inputs(image, mask)
-        coarse = self.coarse(image, mask)
+        coarse = self.coarse(image, mask, region)
         refinement_input = with_border_and_mask(composite(coarse, image, mask), mask)
-        refined, offsets = self.fine_generator(refinement_input, mask)
-        return coarse, refined, offsets
+        refined, offsets = self.fine_generator(refinement_input, mask, region)
+        return coarse, refined if region is None else beside_zeros(refined, region, image), offsets
+
+
+def beside_zeros(x, region, image):
+    """Puts the region's part of an image where it belongs, [N, 3, H, W], with zeros around it."""
+    whole = paddle.zeros_like(image)
+    rows, columns = (slice(4 * part.start, 4 * part.stop) for part in region)
+    whole[:, :, rows, columns] = x
+    return whole
 
 
 def check_inputs(image, mask):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
+from models import convolution
+from models.onednn import LEAKY_SLOPE, Geometry
+
 # The two families of published weights; the differences stand where they apply (padding here, attention in
 # contextual_attention.py, width of the local critic in critics.py, reductions in losses.py and trainer.py).
 DIALECTS = ("tf1", "pytorch")
 
-
-# Paddle's convolution on the CPU unrolls its input, kernel area times the size; without gradients, larger inputs
-# than this many bytes unrolled are convolved in bands of rows.
-WORKSPACE_BUDGET = 2**27
+ACTIVATIONS = {
+    None: lambda x: x,
+    "elu": F.elu,
+    "relu": F.relu,
+    "leaky_relu": functools.partial(F.leaky_relu, negative_slope=LEAKY_SLOPE),
+}
 
 
 def check_dialect(dialect: str) -> str:
@@ -27,8 +34,8 @@ class ConvBlock(nn.Layer):
     """Convolution with "same" padding, bias and an activation (TF1: `gen_conv` and `dis_conv`).
 
     Input [N, in_channels, H, W]; output [N, out_channels, ceil(H/stride), ceil(W/stride)].
-    Weights start Glorot uniform, biases at zero, as TF1's defaults do. `conv` holds them and makes the padding of
-    programs; in dynamic mode it is not called itself, so that hooks belong on the block.
+    Weights start Glorot uniform, biases at zero, as TF1's defaults do. On CPUs the convolution is that of
+    `models/convolution.py`; elsewhere `conv`, Paddle's own, which also holds the parameters.
     """
 
     def __init__(
@@ -61,47 +68,18 @@ class ConvBlock(nn.Layer):
         self.activation = activation
 
     def forward(self, x):
-        x = self.convolve(x)
-        if self.activation == "elu":
-            return F.elu(x)
-        if self.activation == "relu":
-            return F.relu(x)
-        if self.activation == "leaky_relu":
-            return F.leaky_relu(x, negative_slope=0.2)
-        return x
+        if convolution.usable(x):
+            return convolution.convolve(x, self.conv.weight, self.conv.bias, self.geometry(x), self.activation)
+        return ACTIVATIONS[self.activation](self.conv(x))
 
-    def convolve(self, x):
-        """The convolution; for pictures of many megapixels on the CPU in bands, which bounds the memory."""
-        if not paddle.in_dynamic_mode():
-            return self.conv(x)
-        if paddle.is_grad_enabled() or self.stride > 1 or not x.place.is_cpu_place():
-            return self.convolve_padded(x, self.padding)
-        n, c, h, w = x.shape
-        padding = self.padding
-        rows = WORKSPACE_BUDGET // (4 * c * self.conv.weight.shape[2] ** 2 * w)  # Paddle unrolls one sample at a time
-        if rows >= h:
-            return self.convolve_padded(x, padding)
-        bands = []
-        for top in range(0, h, max(rows, 1)):
-            bottom = min(top + max(rows, 1), h)
-            first, last = max(top - padding, 0), min(bottom + padding, h)
-            beyond = [padding - (top - first), padding - (last - bottom), padding, padding]
-            bands.append(self.convolve_padded(x[:, :, first:last], beyond))
-        return paddle.concat(bands, axis=2)
-
-    def convolve_padded(self, x, padding):
-        x = F.conv2d(x, self.conv.weight, None, self.stride, padding, self.dilation)
-        return add_bias(x, self.conv.bias)
-
-
-def add_bias(x, bias):
-    """[N, C, H, W] + [C], as [N*C, H*W] + [N*C, 1].
-
-    On the CPU Paddle takes ten times as long to add along an axis in the middle, half as long as the convolution.
-    """
-    n, c, h, w = x.shape
-    planes = x.reshape([n * c, h * w]) + bias.tile([n]).unsqueeze(1)
-    return planes.reshape([n, c, h, w])
+    def geometry(self, x) -> Geometry:
+        """Stride, dilation and padding for the sides of x [N, C, H, W]."""
+        if self.padding != "SAME":
+            return Geometry(self.stride, self.dilation, (self.padding,) * 2, (self.padding,) * 2)
+        kernel = self.conv.weight.shape[2]
+        beyond = [max((-(-side // self.stride) - 1) * self.stride + kernel - side, 0) for side in x.shape[2:]]
+        before = tuple(padding // 2 for padding in beyond)
+        return Geometry(self.stride, 1, before, tuple(p - b for p, b in zip(beyond, before)))
 
 
 def upsample_x2(x):
@@ -112,9 +90,9 @@ def upsample_x2(x):
     if not paddle.in_dynamic_mode():
         return F.pixel_shuffle(paddle.stack([x] * 4, axis=2).flatten(1, 2), 2)
     n, c, h, w = x.shape
-    # Twice as fast on the CPU: pixels doubled along the last axis, rows by copying them whole.
-    x = x.reshape([-1, 1]).expand([n * c * h * w, 2]).reshape([n * c * h, 2 * w])
-    return paddle.concat([x, x], axis=1).reshape([n, c, 2 * h, 2 * w])
+    x = x.transpose([0, 2, 3, 1]).unsqueeze(3)  # [N, H, W, 1, C], as the convolutions leave it in memory
+    x = paddle.concat([x, x], axis=3).reshape([n, h, 1, 2 * w * c])
+    return paddle.concat([x, x], axis=2).reshape([n, 2 * h, 2 * w, c]).transpose([0, 3, 1, 2])
 
 
 def composite(generated, image, mask):

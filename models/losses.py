@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
+from models.convolution import input_gradients_only
+
 
 def discount_mask(height: int, width: int, gamma: float = 0.99) -> np.ndarray:
     """Weight of each box pixel in the reconstruction loss, float32 [1, 1, height, width] in (0, 1].
@@ -64,8 +66,9 @@ def gradient_penalty(critic, samples, mask=None):
     samples = samples.detach()
     samples.stop_gradient = False
     scores = critic(samples)
-    (slope,) = paddle.grad(scores, samples, grad_outputs=paddle.ones_like(scores), create_graph=True)
-    squares = slope[:, :3] ** 2
+    with input_gradients_only():
+        (gradients,) = paddle.grad(scores, samples, grad_outputs=paddle.ones_like(scores), create_graph=True)
+    squares = gradients[:, :3] ** 2
     if mask is not None:
         squares = squares * mask
     # The floor lies below any slope float32 can tell from 0 and keeps the root's gradient finite there.
