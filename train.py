@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -9,54 +10,136 @@ import platform
 import sys
 import time
 
-from utils.cli import UserError, friendly_errors, prepare_paddle
+from utils.cli import friendly_errors, prepare_paddle
 
 with friendly_errors():
     prepare_paddle()
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
-from tqdm import tqdm  # noqa: E402
 
 from data.dataset import PhotoDataset, center_crop  # noqa: E402
 from data.decode import ImageError, decode_image  # noqa: E402
 from data.file_list import DataError, read_file_list  # noqa: E402
 from data.loader import TrainLoader  # noqa: E402
-from data.masks import boxes_to_mask, random_box, shrink_box  # noqa: E402
+from data.masks import TrainingHoles  # noqa: E402
 from models.layer_costs import network_costs, training_cost  # noqa: E402
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer  # noqa: E402
-from utils.checkpoint import latest_checkpoint, list_checkpoints, set_aside_newer  # noqa: E402
-from utils.config import TrainConfig, config_digest, load_config, run_folder, to_yaml  # noqa: E402
+from utils import dry_run  # noqa: E402
+from utils.checkpoint import set_aside_newer  # noqa: E402
+from utils.config import TrainConfig, config_digest, learning_rate, load_config, run_folder, to_yaml  # noqa: E402
 from utils.device import MemoryMeter, set_device  # noqa: E402
-from utils.logger import TextLog, format_line, show  # noqa: E402
-from utils.run import dry_run as shown  # noqa: E402
-from utils.run.lock import RunLock  # noqa: E402
-from utils.run.options import parse_arguments  # noqa: E402
-from utils.run.previews import Previews  # noqa: E402
-from utils.run.ranks import Ranks  # noqa: E402
-from utils.run.records import QuietLog, report_not_finite  # noqa: E402
-from utils.run.state import (  # noqa: E402
-    Progress,
-    data_seed,
-    find_checkpoint,
-    list_digest,
-    restore_run,
-    save_run,
-    weights_digest,
-)
-from utils.run.stop_request import StopRequest  # noqa: E402
+from utils.lock import RunLock  # noqa: E402
+from utils.logger import Pace, TextLog, duration, show  # noqa: E402
+from utils.monitor import Board, NullLog, Previews, Validation, report_not_finite  # noqa: E402
+from utils.ranks import Ranks  # noqa: E402
+from utils.run_state import Progress, find_checkpoint, init_weights, list_digest, restore_run, save_run  # noqa: E402
+from utils.stop_request import StopRequest  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
-# Second words of the seeds drawn here; the data streams use 0 to 3 (data/dataset.py, data/loader.py), and
-# utils/run/state.py 12.
+# Second words of the seeds drawn here; the data streams use 0 to 4 (data/dataset.py, data/loader.py).
 PENALTY_STREAM, PREVIEW_STREAM = 10, 11
 
-NO_PHOTOGRAPHS = """\
-To train on Places2, download it from its authors and write lists of its photographs, one path a line, e.g.
+NO_IMAGES = """\
+To train on Places2, download it from its authors and write lists of its images, one path a line, e.g.
     find /data/places2/train -name '*.jpg' | sort > train_list.txt
 and name them: python train.py train_data_path=train_list.txt val_data_path=val_list.txt
 (a folder or a quoted glob does as well). To see everything work first, without any data: make demo
 """
+
+
+def train(config: TrainConfig, paths: list[str], device: str, closing: contextlib.ExitStack) -> int:
+    """A run from its beginning or a checkpoint to niter or a signal; the exit code. closing: for what it opens."""
+    # --- build; with several ranks each has its share of every batch, and the first one logs and saves
+    ranks = Ranks()
+    stop = StopRequest(with_parent=ranks.size > 1)
+    folder = run_folder(config)
+    if ranks.first:
+        closing.enter_context(RunLock(folder, warn=warn))
+    trainer = build_trainer(config, ranks)
+
+    # --- resume from a checkpoint, or start from the weights of one, or from nothing
+    progress, notes = Progress(), []
+    facts = {"paddle": paddle.__version__, "photographs": list_digest(paths)}
+    source = ranks.agree_on_checkpoint(config, folder, find_checkpoint(config, folder, warn) if ranks.first else None)
+    if source:
+        progress = restore_run(config, trainer, source, facts, notes.append)
+    elif config.init_from:
+        init_weights(config, trainer, config.init_from, notes.append)
+    if progress.iteration >= config.niter:
+        show(f"{source} is at iteration {progress.iteration} and niter is {config.niter}: nothing to do", sys.stderr)
+        return 2
+
+    # --- what is written on the way
+    log, board = NullLog(), Board(None)
+    if ranks.first:
+        notes += [f"a later checkpoint is now {path}" for path in set_aside_newer(folder, progress.iteration)]
+        log = closing.enter_context(TextLog(os.path.join(folder, "train.txt"), resume_at=progress.iteration))
+        log.write(f"# {'resumed from ' + source if source else 'new run'}; seed {config.seed}; {device}; "
+                  f"{ranks.size} rank{'s' * (ranks.size > 1)}; PaddlePaddle {paddle.__version__}; "
+                  f"NumPy {np.__version__}; Python {platform.python_version()}; "
+                  f"{len(paths)} images; configuration {config_digest(config)}")
+        for line in notes:
+            log.write(f"# {line}")
+        write_text(os.path.join(folder, "config.yaml"), to_yaml(config))
+        board = closing.enter_context(Board(os.path.join(folder, "visualdl") if config.visualdl else None))
+    batches = closing.enter_context(build_loader(config, paths, progress, ranks, warn=log.write))
+    if ranks.first:
+        watched = read_file_list(config.val_data_path, config.data_root) if config.val_data_path else paths
+        previews = Previews(os.path.join(folder, "previews"), *fixed_images(config, watched, config.viz_max_out))
+        if config.val_iter:
+            fixed = fixed_images(config, watched, config.val_count)
+            validation = Validation(os.path.join(folder, "metrics.csv"), *fixed, config.val_best, progress.iteration)
+
+    # --- THE LOOP
+    scalars, saved, pace = {}, source, Pace(batches, progress.iteration)
+    for iteration in range(progress.iteration + 1, config.niter + 1):
+        lr = learning_rate(config, iteration)
+        trainer.set_learning_rate(lr)
+        try:
+            scalars = train_iteration(config, trainer, batches)
+        except NonFiniteError as error:
+            text = f"iteration {iteration}, batch {batches.position - 1}: {error}"
+            if ranks.first:
+                text = report_not_finite(folder, iteration, text, scalars, batches, saved)
+            raise NonFiniteError(text) from None
+        progress.iteration, progress.position = iteration, batches.position
+
+        if iteration % config.print_iter == 0:
+            values = {**scalars, "lr": lr}
+            log.write(pace.line(iteration, config.niter, values))
+            board.scalars(iteration, values)
+        if ranks.first and iteration % config.viz_iter == 0:
+            board.image(iteration, previews.write(trainer, iteration))
+        if ranks.first and config.val_iter and iteration % config.val_iter == 0:
+            values, line, best = validation.measure(trainer, iteration, config.niter)
+            log.write(line)
+            board.scalars(iteration, values)
+            if best:
+                save_run(config, trainer, folder, progress, {**facts, "validation": values}, name="best.npz")
+
+        stopping = stop.agreed(ranks)
+        if stopping or iteration % config.snapshot_save_iter == 0 or iteration == config.niter:
+            ranks.check_same(trainer)
+            if ranks.first:
+                saved = save_run(config, trainer, folder, progress, facts)
+        if stopping and iteration < config.niter:
+            if ranks.first:
+                show(f"stopped after iteration {iteration}; resume with --resume", sys.stderr)
+            return stop.exit_code
+    if ranks.first:
+        show(f"finished; the last checkpoint is {saved}", sys.stdout)
+    return 0
+
+
+def train_iteration(config: TrainConfig, trainer: Trainer, batches: TrainLoader) -> dict[str, float]:
+    """The paper's iteration: n_critic critic updates on fresh batches, then a generator update. Returns scalars."""
+    scalars = {}
+    if trainer.objective.adversarial:
+        for _ in range(config.n_critic):
+            scalars.update(trainer.train_critics(next(batches)))
+    scalars.update(trainer.train_generator(next(batches)))
+    return scalars
 
 
 def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
@@ -88,41 +171,37 @@ def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
             beta1=config.beta1,
             beta2=config.beta2,
             gradient_clip=config.gradient_clip_value if config.gradient_clip else None,
-            amp=config.amp,
+            precision=config.precision,
+            ema_decay=config.ema_decay,
+            accumulate=config.accumulate,
         ),
         rng=np.random.default_rng([config.seed, PENALTY_STREAM]),
         ranks=ranks if ranks.size > 1 else None,
     )
 
 
-def read_train_list(config: TrainConfig) -> list[str]:
-    try:
-        return read_file_list(config.train_data_path, config.data_root)
-    except DataError:
-        if not os.path.exists(config.train_data_path):
-            print(NO_PHOTOGRAPHS, file=sys.stderr)
-        raise
+def training_holes(config: TrainConfig) -> TrainingHoles:
+    return TrainingHoles(
+        config.hole, config.image_shape[:2], config.mask_shape, config.margin, config.max_delta_shape
+    )
 
 
 def build_loader(config: TrainConfig, paths: list[str], progress: Progress, ranks: Ranks, warn) -> TrainLoader:
-    seed = data_seed(config.seed, progress.rollbacks)
     dataset = PhotoDataset(
         paths,
         config.image_shape[:2],
-        seed=seed,
+        seed=config.seed,
         random_crop=config.random_crop,
         horizontal_flip=config.horizontal_flip,
         scale_range=config.scale_range,
-        cache_megabytes=config.cache_megabytes,
+        cache_mb=config.cache_mb,
     )
     return TrainLoader(
         dataset,
-        config.batch_size,
-        config.mask_shape,
-        margin=config.margin,
-        max_delta=config.max_delta_shape,
+        config.batch_size * config.accumulate,
+        training_holes(config),
         mask_batch_same=config.mask_batch_same,
-        seed=seed,
+        seed=config.seed,
         num_workers=config.num_workers,
         start=progress.position,
         max_bad_images=config.max_bad_images,
@@ -132,199 +211,81 @@ def build_loader(config: TrainConfig, paths: list[str], progress: Progress, rank
     )
 
 
-def fixed_photographs(config: TrainConfig, paths: list[str]) -> tuple[list, np.ndarray | None]:
-    """The first photographs that can be read and a hole for each: uint8 [H,W,3] each, float32 [n,1,H,W]."""
-    height, width = config.image_shape[:2]
-    rng = np.random.default_rng([config.seed, PREVIEW_STREAM])
+def fixed_images(config: TrainConfig, paths: list[str], count: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """The first images that can be read and a hole for each: uint8 [H,W,3] each, float32 [n,1,H,W]."""
     images = []
     for path in paths:
-        with contextlib.suppress(ImageError):  # evaluation and training name bad files; here the next one does
-            images.append(center_crop(decode_image(path), height, width))
-        if len(images) == config.viz_max_out:
+        if len(images) == count:
             break
-    holes = [
-        shrink_box(random_box((height, width), config.mask_shape, config.margin, rng), config.max_delta_shape, rng)
-        for _ in images
-    ]
-    return images, boxes_to_mask(holes, (height, width)) if images else None
+        with contextlib.suppress(ImageError):  # evaluation and training name bad files; here the next one does
+            images.append(center_crop(decode_image(path), *config.image_shape[:2]))
+    return images, training_holes(config).fixed(len(images), np.random.default_rng([config.seed, PREVIEW_STREAM]))
 
 
-def dry_run(config: TrainConfig, paths: list[str], device: str, picture: str):
-    """Shows the configuration, the networks and two iterations; the picture is all that is written."""
+def show_dry_run(config: TrainConfig, paths: list[str], device: str) -> None:
+    """Prints the configuration, the networks and two iterations; dry_run.png, the first batch, is all it writes."""
     meter, ranks = MemoryMeter(device.startswith("gpu")), Ranks()
     trainer = build_trainer(config, ranks)
     print(to_yaml(config), end="")
-    print(f"device: {device}; PaddlePaddle {paddle.__version__}")
-    print(f"photographs: {len(paths)} in {config.train_data_path}")
+    print(f"device: {device}; PaddlePaddle {paddle.__version__}\nimages: {len(paths)} in {config.train_data_path}")
     costs = network_costs(trainer.networks(), config.image_shape[:2], config.pretrain_coarse_network)
-    for name, layers in costs.items():
-        print("\n".join(shown.layer_table(name, layers)))
-    print("\n".join(shown.work_lines(training_cost(costs, config.n_critic), config.batch_size, config.n_critic)))
-    print("".join(f"{line}\n" for line in shown.untrained_lines(costs["generator"])), end="")
-    with build_loader(config, paths, Progress(), ranks, warn=tqdm.write) as batches:
+    cost = training_cost(costs, config.n_critic)
+    print("\n".join(dry_run.cost_lines(costs, cost, config.batch_size, config.n_critic, config.accumulate)))
+    with build_loader(config, paths, Progress(), ranks, warn=warn) as batches:
         batch = next(batches)
-        shown.write_batch_picture(picture, batch.image, *trainer.views(batch), config.viz_max_out)
-        print(f"first batch: {picture}")
-        for label in ("first", "second"):
-            started = time.perf_counter()
-            scalars, count = train_iteration(config, trainer, batches)
+        dry_run.write_batch_image(dry_run.IMAGE, batch.image, *trainer.dry_run_views(batch), config.viz_max_out)
+        print(f"first batch: {dry_run.IMAGE}")
+        for iteration in (1, 2):
+            started, pace = time.perf_counter(), Pace(batches, iteration - 1)
+            scalars = train_iteration(config, trainer, batches)
             seconds = time.perf_counter() - started
-            print(f"{label} iteration: {seconds:.2f} s, {count} batches of {config.batch_size}")
-    print(shown.measured_line(meter.extra()))
-    print(f"{config.niter} iterations like the second: {shown.duration(config.niter * seconds)}")
-    print(format_line(2, config.niter, scalars, count / seconds))
+            print(f"iteration {iteration}: {seconds:.2f} s")
+        print(dry_run.measured_line(meter.extra()))
+        print(f"{config.niter} iterations like the second: {duration(config.niter * seconds)}")
+        print(pace.line(2, config.niter, {**scalars, "lr": learning_rate(config, 2)}))
 
 
-def train_iteration(config: TrainConfig, trainer: Trainer, batches: TrainLoader) -> tuple[dict, int]:
-    """The paper's iteration: critics on fresh batches, then the generator. Returns scalars and batches used."""
-    scalars, before = {}, batches.position
-    if trainer.objective.adversarial:
-        for _ in range(config.n_critic):
-            scalars.update(trainer.train_critics(next(batches)))
-        # by how much the critics score real above completed; one that grows without end is a run going astray
-        scalars["critic_gap"] = -scalars["wgan_d"]
-    scalars.update(trainer.train_generator(next(batches)))
-    return scalars, batches.position - before
+def warn(line: str) -> None:
+    show(f"warning: {line}", sys.stderr)
 
 
-class Run:
-    """A run's folder and what this process does in it: rank 0 logs and saves, the others only train."""
-
-    def __init__(self, config: TrainConfig, paths: list[str], device: str, ranks: Ranks):
-        self.config, self.paths, self.device, self.ranks = config, paths, device, ranks
-        self.folder = run_folder(config)
-        self.facts = {"paddle": paddle.__version__, "photographs": list_digest(paths)}
-        self.trainer = build_trainer(config, ranks)
-        self.stop = StopRequest(with_parent=ranks.size > 1)
-        self.notes = []
-        self.scalars = {}  # of the last iteration
-
-    def train(self) -> int:
-        """Trains until the last iteration or a signal, with as many rollbacks as allowed; the exit code."""
-        with RunLock(self.folder) if self.ranks.first else contextlib.nullcontext():
-            source, rollbacks = self.choose(find_checkpoint), None
-            while True:
-                try:
-                    return self.train_from(source, rollbacks)
-                except NonFiniteError as error:
-                    rollbacks = self.progress.rollbacks + 1
-                    saved = self.ranks.largest(len(list_checkpoints(self.folder)) if self.ranks.first else 0)
-                    if rollbacks > self.config.max_rollbacks or not saved:
-                        raise
-                    limit = f"{rollbacks} of {self.config.max_rollbacks}"
-                    seed = data_seed(self.config.seed, rollbacks)
-                    self.notes.append(f"rollback {limit}, on with data seed {seed}, because of {error}")
-                    source = self.choose(lambda _config, folder, warn: latest_checkpoint(folder, warn))
-
-    def choose(self, find) -> str | None:
-        """What rank 0 finds, for all of them: the others would see a folder that is changing."""
-        source = None
-        if self.ranks.first:
-            source = find(self.config, self.folder, warn=lambda line: show(f"warning: {line}", sys.stderr))
-        return self.ranks.text_of_first(source)
-
-    def restore(self, source: str | None, rollbacks: int | None):
-        self.progress, self.scalars = Progress(), {}
-        if source:
-            self.progress = restore_run(self.config, self.trainer, source, self.notes.append, **self.facts)
-        if rollbacks is not None:
-            self.progress.rollbacks = rollbacks
-        if self.progress.iteration >= self.config.niter:
-            raise UserError(f"{source} is at iteration {self.progress.iteration} and niter is {self.config.niter}: "
-                            "nothing to do")
-
-    def open_log(self, source: str | None) -> TextLog:
-        for path in set_aside_newer(self.folder, self.progress.iteration):
-            self.notes.append(f"a checkpoint later than {source} is now {path}")
-        log = TextLog(os.path.join(self.folder, "train.txt"), resume_at=self.progress.iteration)
-        log.write(f"# {'resumed from ' + source if source else 'new run'}; seed {self.config.seed}; {self.device}; "
-                  f"{self.ranks.size} rank{'s' * (self.ranks.size > 1)}; PaddlePaddle {paddle.__version__}; "
-                  f"NumPy {np.__version__}; Python {platform.python_version()}; "
-                  f"{len(self.paths)} photographs; configuration {config_digest(self.config)}")
-        for line in self.notes:
-            log.write(f"# {line}")
-        self.notes.clear()
-        write_text(os.path.join(self.folder, "config.yaml"), to_yaml(self.config))
-        return log
-
-    def train_from(self, source: str | None, rollbacks: int | None) -> int:
-        """Trains from a checkpoint, or from the beginning; NonFiniteError where a value is not finite."""
-        self.restore(source, rollbacks)
-        config, progress, first = self.config, self.progress, self.ranks.first
-        log = self.open_log(source) if first else QuietLog()
-        with log, build_loader(config, self.paths, progress, self.ranks, warn=log.write) as batches:
-            if first:
-                shown = read_file_list(config.val_data_path, config.data_root) if config.val_data_path else self.paths
-                previews = Previews(os.path.join(self.folder, "previews"), *fixed_photographs(config, shown))
-            saved, used, since = source, 0, time.perf_counter()
-            bar = tqdm(initial=progress.iteration, total=config.niter, unit="iteration",
-                       disable=not first or not sys.stderr.isatty())
-            with bar:
-                for iteration in range(progress.iteration + 1, config.niter + 1):
-                    try:
-                        self.scalars, count = train_iteration(config, self.trainer, batches)
-                    except NonFiniteError as error:
-                        raise NonFiniteError(self.report(error, iteration, batches, saved)) from None
-                    progress.iteration, progress.position = iteration, batches.position
-                    used += count
-                    if iteration % config.print_iter == 0:
-                        log.write(format_line(iteration, config.niter, self.scalars,
-                                              used / (time.perf_counter() - since)))
-                        bar.set_postfix(l1=f"{self.scalars['l1']:.4f}", refresh=False)
-                        used, since = 0, time.perf_counter()
-                    if first and iteration % config.viz_iter == 0:
-                        previews.write(self.trainer, iteration)
-                    stopping = self.is_stopping()
-                    if stopping or iteration % config.snapshot_save_iter == 0 or iteration == config.niter:
-                        saved = self.save()
-                    bar.update()
-                    if stopping and iteration < config.niter:
-                        self.tell(f"stopped after iteration {iteration}; go on with --resume", sys.stderr)
-                        return self.stop.exit_code
-        self.tell(f"finished; the last checkpoint is {saved}", sys.stdout)
-        return 0
-
-    def is_stopping(self) -> bool:
-        """Whether any rank was asked to stop: all of them stop after the same iteration."""
-        self.stop.stop_with_parent()
-        agreed = self.ranks.largest(self.stop.signal or 0)
-        self.stop.signal = agreed or self.stop.signal  # one that came since is for the next iteration
-        return agreed > 0
-
-    def save(self) -> str | None:
-        if self.ranks.size > 1:
-            self.ranks.check_same(weights_digest(self.trainer))
-        if self.ranks.first:
-            return save_run(self.config, self.trainer, self.folder, self.progress, **self.facts)
-        return None
-
-    def report(self, error: NonFiniteError, iteration: int, batches: TrainLoader, saved: str | None) -> str:
-        """The message of an iteration that went wrong; rank 0 also lists the batch's photographs in a file."""
-        batch = batches.position - 1
-        text = f"iteration {iteration}, batch {batch}: {error}"
-        if not self.ranks.first:
-            return text
-        path = os.path.join(self.folder, f"not_finite_{iteration:08d}.txt")
-        return report_not_finite(path, text, self.scalars, batch, batches.photographs(batch), saved)
-
-    def tell(self, line: str, stream):
-        if self.ranks.first:
-            show(line, stream)
+def parse_arguments(argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train DeepFill v1.")
+    parser.add_argument("--config", default="configs/config.yaml", help="YAML file (default: %(default)s)")
+    parser.add_argument("--resume", nargs="?", const="latest", metavar="latest|PATH", help="resume the run")
+    parser.add_argument("--seed", type=int, help="overrides the file's seed")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
+    parser.add_argument("--dry-run", action="store_true", help="show the networks, their FLOPs, memory and time, "
+                        f"write the first batch to ./{dry_run.IMAGE}, stop")  # fmt: skip
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. batch_size=16 netG.ngf=16")
+    args = parser.parse_intermixed_args(argv)
+    if args.resume and "=" in args.resume and not os.path.exists(args.resume):
+        args.overrides.insert(0, args.resume)  # --resume key=value: the word after it was not meant for it
+        args.resume = "latest"
+    for key in ("seed", "resume"):
+        if getattr(args, key) is not None:
+            args.overrides.append(f"{key}={getattr(args, key)}")
+    return args
 
 
 def main(argv=None) -> int:
-    with friendly_errors(DataError, NonFiniteError):
+    with friendly_errors(DataError, NonFiniteError), contextlib.ExitStack() as closing:
         args = parse_arguments(argv)
         config = load_config(args.config, TrainConfig, args.overrides)
-        paths = read_train_list(config)
+        try:
+            paths = read_file_list(config.train_data_path, config.data_root)
+        except DataError:
+            if not os.path.exists(config.train_data_path):
+                print(NO_IMAGES, file=sys.stderr)
+            raise
         device = set_device(args.device)
-        if config.amp != "none" and device == "cpu":
-            show(f"warning: amp: {config.amp} needs a GPU and is off on the CPU", sys.stderr)
-            config = dataclasses.replace(config, amp="none")
-        if args.dry_run is not None:
-            dry_run(config, paths, device, args.dry_run)
+        if config.precision != "fp32" and device == "cpu":
+            warn(f"precision: {config.precision} needs a GPU and is off on the CPU")
+            config = dataclasses.replace(config, precision="fp32")
+        if args.dry_run:
+            show_dry_run(config, paths, device)
             return 0
-        return Run(config, paths, device, Ranks()).train()
+        return train(config, paths, device, closing)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ COMMANDS: dict[str, Run | NotRun] = {
     # Evaluation
     "python test.py --baselines val_data_path=val_list.txt":
         Run(add=SIZES, makes=["checkpoints/places2/hole_benchmark/results.png"]),
-    "python test.py --baselines val_data_path=val_list.txt protocol=random_box holes_per_image=5 --output random_box":
+    "python test.py --baselines val_data_path=val_list.txt protocol=random_box masks_per_image=5 --output random_box":
         Run(add=SIZES, makes=["random_box/test.txt"]),
     "python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
     "val_data_path=val_list.txt":
@@ -168,7 +168,7 @@ COMMANDS: dict[str, Run | NotRun] = {
 
     "python tools/study.py --train train_list.txt --val val_list.txt --dry-run": Run(),
     "python tools/learning_curve.py checkpoints/places2/hole_benchmark val_data_path=val_list.txt "
-    "protocol=random_box holes_per_image=5":
+    "protocol=random_box masks_per_image=5":
         NotRun("starts test.py again and again; tests/tools/test_learning_curve.py runs it with a stand-in"),
 
     # Weights

@@ -14,7 +14,7 @@ import pytest
 
 from tests import golden_weights, oracle
 from trainer import Architecture, Objective, Optimization, Trainer
-from utils.run.training_state import training_arrays
+from utils.run_state import training_arrays
 
 BOTH = pytest.mark.parametrize("dialect", ["tf1", "pytorch"])
 PORT_NAMES = {"generator": "netG", "local_critic": "localD", "global_critic": "globalD"}

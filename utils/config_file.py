@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from utils.cli import one_line
-from utils.config_check import ConfigError, shown
+from utils.config_check import ConfigError, short_repr
 
 MAX_BYTES = 1 << 16
 MAX_DEPTH = 16
@@ -23,7 +23,17 @@ COUNTS = (
     "; in a file of the earlier ports also divide niter, print_iter, viz_iter and snapshot_save_iter by "
     "n_critic: an iteration here is n_critic critic updates and one generator update"
 )
+RENAMED_KEYS = {
+    "amp": "precision",
+    "cache_megabytes": "cache_mb",
+    "keep_every_iter": "keep_checkpoint_interval",
+    "holes_per_image": "masks_per_image",
+}
+RENAMED_VALUES = {"none": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # of precision
 GONE_KEYS = {
+    **{old: f"its name is {new}" for old, new in RENAMED_KEYS.items()},
+    "amp": "its name is precision: fp32, fp16 or bf16",
+    "max_rollbacks": "a value that is not finite stops the run; go on with --resume, perhaps with another seed",
     "cuda": "choose the device with --device gpu or --device cpu" + COUNTS,
     "gpu_ids": "choose the device with --device and CUDA_VISIBLE_DEVICES" + COUNTS,
     "data_with_subfolder": "folders are always searched with their subfolders; remove the key" + COUNTS,
@@ -84,7 +94,7 @@ def read_mapping(path: str) -> dict[str, Any]:
     if values is None:
         raise ConfigError(f"{path}: is empty: start from a copy of configs/config.yaml")
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold lines of the form key: value, not {shown(values)}")
+        raise ConfigError(f"{path}: must hold lines of the form key: value, not {short_repr(values)}")
     return values
 
 
@@ -115,7 +125,7 @@ class _PlainLoader(yaml.SafeLoader):
                 raise ConfigError(f"line {line}: a key must be a word")
             key = key_node.value  # as written: YAML 1.1 would turn a key called "on" into True
             if key in result:
-                raise ConfigError(f"line {line}: key {shown(key)} is given twice")
+                raise ConfigError(f"line {line}: key {short_repr(key)} is given twice")
             result[key] = self.construct_object(value_node, deep=True)
         return result
 

@@ -14,7 +14,9 @@ from utils.config import (
     ConfigError,
     TestConfig,
     TrainConfig,
+    changed_keys,
     config_digest,
+    learning_rate,
     load_config,
     run_folder,
     to_yaml,
@@ -125,7 +127,7 @@ def test_instances_are_frozen_and_always_checked():
         ("print_iter: 0", "print_iter must be a whole number from 1 to 1000000000, not 0"),
         ("random_crop: 1", "random_crop must be true or false, not 1"),
         ("dialect: torch", "dialect must be one of tf1, pytorch, not 'torch'"),
-        ("amp: true", "amp must be one of none, float16, bfloat16, not True"),
+        ("precision: half", "precision must be one of fp32, fp16, bf16, not 'half'"),
         ("mask_type: [1]", "mask_type must be one of hole, mosaic, not [1]"),
         ("expname: 2018", "expname must be text, not 2018: put it in quotes"),
         ("expname: ..", "expname must be a name usable for a folder, without slashes, not '..'"),
@@ -203,7 +205,7 @@ def test_a_test_config_has_no_local_critic_to_mind(tmp_path):
     assert load_config(path, TestConfig).mask_shape == (8, 8)
 
 
-def test_lists_of_photographs_are_required(tmp_path):
+def test_lists_of_images_are_required(tmp_path):
     message = "c.yaml: train_data_path is missing: name a file list, a folder or a glob"
     assert refusal(tmp_path, "lr: 0.1") == message
     assert "val_data_path is missing" in refusal(tmp_path, TRAIN, TestConfig)
@@ -298,7 +300,7 @@ def test_digest():
     config = TrainConfig()
     assert re.fullmatch("[0-9a-f]{16}", config_digest(config))
     assert config_digest(config) == config_digest(TrainConfig())
-    for change in ({"lr": 1e-3}, {"netG": {"ngf": 8}}, {"seed": 1}, {"dialect": "pytorch"}, {"amp": "float16"}):
+    for change in ({"lr": 1e-3}, {"netG": {"ngf": 8}}, {"seed": 1}, {"dialect": "pytorch"}, {"precision": "fp16"}):
         assert config_digest(dataclasses.replace(config, **change)) != config_digest(config)
     same = dataclasses.replace(config, niter=7, resume=True, num_workers=0, print_iter=1, keep_checkpoints=9)
     assert config_digest(same) == config_digest(config)
@@ -307,3 +309,74 @@ def test_digest():
 def test_run_folder():
     config = TrainConfig(dataset_name="demo", mask_type="mosaic", expname="a b")
     assert run_folder(config) == "checkpoints/demo/mosaic_a b"
+
+
+def test_the_learning_rate_is_a_function_of_the_iteration():
+    constant = TrainConfig(lr=0.5)
+    assert {learning_rate(constant, k) for k in (1, 7, 100_000)} == {0.5}
+    steps = TrainConfig(lr=0.5, lr_schedule="steps", lr_steps=(10, 20), lr_decay=0.5)
+    assert [learning_rate(steps, k) for k in (1, 10, 11, 20, 21, 99)] == [0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+    cosine = TrainConfig(lr=0.5, lr_schedule="cosine", lr_warmup=4, lr_min=0.1, niter=24)
+    assert [learning_rate(cosine, k) for k in (1, 2, 4)] == [0.125, 0.25, 0.5]
+    assert learning_rate(cosine, 14) == pytest.approx(0.3) and learning_rate(cosine, 24) == pytest.approx(0.1)
+    assert learning_rate(cosine, 9) == pytest.approx(0.1 + 0.4 * (1 + 0.5**0.5) / 2)
+    falling = [learning_rate(cosine, k) for k in range(4, 25)]
+    assert falling == sorted(falling, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("lr_schedule: steps", "lr_schedule: steps needs lr_steps, the iterations at which lr falls"),
+        ("lr_steps: [5]", "lr_schedule: steps needs lr_steps"),
+        ("lr_steps: [7, 5]", "lr_steps must be a rising list of iterations such as [60000, 80000], not [7, 5]"),
+        ("lr_min: 0.01", "lr_min must not be larger than lr: 0.01 is more than 0.0001"),
+        ("val_iter: 5", "val_iter needs val_data_path"),
+        ("hole:", "hole must be box, freeform, mixed or the path of a list or folder of masks"),
+        ("ema_decay: 1", "ema_decay must be a number at least 0 and below 1, not 1"),
+        ("amp: float16", "key amp is not used here: its name is precision: fp32, fp16 or bf16"),
+        ("cache_megabytes: 5", "key cache_megabytes is not used here: its name is cache_mb"),
+        ("keep_every_iter: 5", "key keep_every_iter is not used here: its name is keep_checkpoint_interval"),
+        ("holes_per_image: 5", "key holes_per_image is not used here: its name is masks_per_image"),
+        ("max_rollbacks: 0", "key max_rollbacks is not used here: a value that is not finite stops the run"),
+    ],
+)
+def test_refused_training_features(tmp_path, lines, message):
+    assert refusal(tmp_path, TRAIN + lines).startswith("c.yaml: " + message)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train_data_path=a #2", "train_data_path", "a #2"),
+        ("train_data_path=*.jpg", "train_data_path", "*.jpg"),
+        ("train_data_path=[a]: {b", "train_data_path", "[a]: {b"),
+        ("data_root=null", "data_root", "null"),
+        ("expname=001", "expname", "001"),
+        ("expname=1e5", "expname", "1e5"),
+        ("expname=true", "expname", "true"),
+        ("hole=& masks", "hole", "& masks"),
+        ("init_from='a'", "init_from", "'a'"),
+        ("resume=a: b.npz", "resume", "a: b.npz"),
+        ("resume=true", "resume", "latest"),
+        ("resume=false", "resume", False),
+    ],
+)
+def test_text_on_the_command_line_is_taken_as_it_is(tmp_path, override, key, value):
+    assert getattr(load_config(written(tmp_path, TRAIN), overrides=[override]), key) == value
+
+
+def test_what_changed_since_a_checkpoint():
+    config = TrainConfig(train_data_path="list.txt")
+    assert changed_keys(to_yaml(config), config) == ""
+    assert changed_keys(to_yaml(config), dataclasses.replace(config, niter=5, keep_checkpoints=9)) == ""
+    other = dataclasses.replace(config, lr=0.5, netG={"ngf": 8})
+    assert changed_keys(to_yaml(config), other) == "lr: 0.5; netG: {input_dim: 3, ngf: 8}"
+    # a checkpoint of an earlier version: keys of other names, and none for what came since
+    old = to_yaml(config).replace("precision: fp32", "amp: float16").replace("cache_mb", "cache_megabytes")
+    old = "".join(line + "\n" for line in old.splitlines() if not line.startswith(("hole:", "lr_", "ema", "val_")))
+    assert changed_keys(old + "max_rollbacks: 3\n", config) == "precision: fp32"
+    assert changed_keys(old, dataclasses.replace(config, precision="fp16")) == ""
+    assert changed_keys(None, config) == changed_keys("[", config) == "its own is unknown"
+    cosine = dataclasses.replace(config, lr_schedule="cosine", niter=50)
+    assert changed_keys(to_yaml(dataclasses.replace(cosine, niter=60)), cosine) == "niter: 50"

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, whether it fits the run, and the seeds after rollbacks."""
+"""Which checkpoint a run resumes from, and whether it fits the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 from trainer import Architecture, Objective, Optimization, Trainer
 from utils.checkpoint import CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
 from utils.config import TrainConfig
-from utils.run.state import Progress, data_seed, find_checkpoint, list_digest, restore_run, save_run
-from utils.run.training_state import training_arrays
+from utils.run_state import Progress, find_checkpoint, list_digest, restore_run, save_run, training_arrays
 
 
 def config(resume):
@@ -23,6 +22,9 @@ def test_which_checkpoint(tmp_path):
     folder, other = str(tmp_path / "run"), str(tmp_path / "other")
     assert find_checkpoint(config(False), folder, print) is None
     foreign = checkpoint_path(other, 3)
+    with pytest.raises(CheckpointError, match="checkpoint_00000003.npz: no such checkpoint; --resume alone takes"):
+        find_checkpoint(config(foreign), folder, print)
+    save_checkpoint(foreign, {"w": np.zeros(2)}, {})
     assert find_checkpoint(config(foreign), folder, print) == foreign  # a new run from another one's weights
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         find_checkpoint(config("latest"), folder, print)
@@ -31,19 +33,12 @@ def test_which_checkpoint(tmp_path):
     assert find_checkpoint(config("latest"), folder, print) == checkpoint_path(folder, 10)
     assert find_checkpoint(config(checkpoint_path(folder, 5)), folder, print) == checkpoint_path(folder, 5)
     for resume in (False, foreign):
-        with pytest.raises(CheckpointError, match="already holds a run; go on with --resume, or"):
+        with pytest.raises(CheckpointError, match="already holds a run; resume it with --resume, or"):
             find_checkpoint(config(resume), folder, print)
     Path(checkpoint_path(folder, 10)).write_bytes(b"")
     warnings = []
     assert find_checkpoint(config("latest"), folder, warnings.append) == checkpoint_path(folder, 5)
     assert len(warnings) == 1
-
-
-def test_data_seeds():
-    assert data_seed(7, 0) == 7
-    seeds = [data_seed(seed, rollbacks) for seed in (7, 8) for rollbacks in range(5)]
-    assert len(set(seeds)) == 10 and all(0 <= seed < 2**31 for seed in seeds)
-    assert data_seed(7, 3) == seeds[3]
 
 
 def test_list_digest_is_of_names_and_order():
@@ -76,31 +71,31 @@ def attention_run(contextual_attention, coarse_only=False, updates=0):
 @pytest.mark.parametrize("before", [True, False])
 def test_contextual_attention_stays_as_it_was(tmp_path, before):
     """The weights would fit, but they were trained within another network."""
-    path = save_run(*attention_run(before, updates=1), str(tmp_path), Progress(3, 3))
+    path = save_run(*attention_run(before, updates=1), str(tmp_path), Progress(3, 3), {})
     notes = []
-    assert restore_run(*attention_run(before), path, notes.append) == Progress(3, 3)
+    assert restore_run(*attention_run(before), path, {}, notes.append) == Progress(3, 3)
     assert notes == []
     config, trainer = attention_run(not before)
     weights = training_arrays(trainer)
     was, now = str(before).lower(), str(not before).lower()
     with pytest.raises(CheckpointError, match=f"attention: {was} and is another network with {now}: train .*expname"):
-        restore_run(config, trainer, path, notes.append)
+        restore_run(config, trainer, path, {}, notes.append)
     unchanged = training_arrays(trainer)
     assert all(np.array_equal(unchanged[name], weights[name]) for name in weights)
 
 
 def test_a_refinement_not_yet_trained_may_get_or_lose_contextual_attention(tmp_path):
-    path = save_run(*attention_run(True, coarse_only=True, updates=1), str(tmp_path), Progress(3, 3))
+    path = save_run(*attention_run(True, coarse_only=True, updates=1), str(tmp_path), Progress(3, 3), {})
     notes = []
-    assert restore_run(*attention_run(False), path, notes.append) == Progress(3, 3)
+    assert restore_run(*attention_run(False), path, {}, notes.append) == Progress(3, 3)
     assert len(notes) == 1 and "contextual_attention: false" in notes[0]
 
 
 def test_an_older_checkpoint_had_contextual_attention(tmp_path):
-    path = save_run(*attention_run(True, updates=1), str(tmp_path), Progress(3, 3))
+    path = save_run(*attention_run(True, updates=1), str(tmp_path), Progress(3, 3), {})
     arrays, meta = load_checkpoint(path)
     del meta["architecture"]["contextual_attention"]
     save_checkpoint(path, arrays, meta)
-    assert restore_run(*attention_run(True), path, pytest.fail) == Progress(3, 3)
+    assert restore_run(*attention_run(True), path, {}, pytest.fail) == Progress(3, 3)
     with pytest.raises(CheckpointError, match="contextual_attention: true and is another network"):
-        restore_run(*attention_run(False), path, pytest.fail)
+        restore_run(*attention_run(False), path, {}, pytest.fail)

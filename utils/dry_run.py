@@ -1,4 +1,4 @@
-"""What `train.py --dry-run` shows: layers, operations, memory and time as lines of text, and a batch as a picture.
+"""What `train.py --dry-run` shows: layers, FLOPs, memory and time as lines of text, and a batch as an image.
 
 Does not import paddle: layers are `models.layer_costs.LayerCost`, or have its fields.
 """
@@ -12,11 +12,12 @@ import numpy as np
 
 from utils.visualization import image_grid, to_uint8, write_image
 
+IMAGE = "dry_run.png"  # the first batch
 STATES = 3  # besides a weight: its gradient and Adam's two moments
 
 
 def layer_table(name: str, layers: Sequence[Any]) -> list[str]:
-    """A line a layer and one for the sum; operations of one picture."""
+    """A line a layer and one for the sum; FLOPs of one image."""
     heading = f"{name}, layer"
     width = max(len(heading), *(len(layer.name) + 2 for layer in layers))
     lines = [f"{heading:{width}} {'output':>13} {'parameters':>11} {'MFLOP':>10}"]
@@ -31,10 +32,17 @@ def _row(name: str, width: int, shape: str, parameters: int, operations: float) 
     return f"{name:{width}} {shape:>13} {parameters:>11,} {operations / 1e6:>10,.1f}"
 
 
-def work_lines(cost: Any, batch_size: int, n_critic: int) -> list[str]:
-    """Operations of the updates, and the memory that they should take. cost: `models.layer_costs.TrainingCost`."""
+def cost_lines(costs: dict, cost: Any, batch_size: int, n_critic: int, accumulate: int) -> list[str]:
+    """All of it. costs: of each network, by `models.layer_costs.network_costs`; cost: by `training_cost`."""
+    tables = [line for name, layers in costs.items() for line in layer_table(name, layers)]
+    return [*tables, *work_lines(cost, batch_size, n_critic, accumulate), *untrained_lines(costs["generator"])]
+
+
+def work_lines(cost: Any, batch_size: int, n_critic: int, accumulate: int = 1) -> list[str]:
+    """FLOPs of the updates, and the memory that they should take. cost: `models.layer_costs.TrainingCost`."""
     critics, generator, iteration = (
-        f"{batch_size * cost.operations[part] / 1e9:,.1f}" for part in ("critics", "generator", "iteration")
+        f"{accumulate * batch_size * cost.operations[part] / 1e9:,.1f}"
+        for part in ("critics", "generator", "iteration")
     )
     updates = f"{n_critic} critic updates of {critics} + a generator update of {generator}"
     if not cost.operations["critics"]:
@@ -42,9 +50,9 @@ def work_lines(cost: Any, batch_size: int, n_critic: int) -> list[str]:
     of_states = 4 * (1 + STATES) * cost.parameters
     of_layers = batch_size * max(cost.kept.values())
     return [
-        f"operations of an iteration, batches of {batch_size}: {iteration} GFLOP: {updates}",
-        f"memory, estimated: {size(of_states + of_layers)} and work space: {size(of_states)} for weights, gradients "
-        f"and Adam's moments, {size(of_layers)} kept by the larger update for its backward pass",
+        f"an iteration, batches of {batch_size * accumulate}: {iteration} GFLOP: {updates}",
+        f"estimated memory: {size(of_states + of_layers)} = {size(of_states)} (weights, gradients, Adam's moments) + "
+        f"{size(of_layers)} (activations of {batch_size} images), without convolution workspace",
     ]
 
 
@@ -55,16 +63,16 @@ def untrained_lines(layers: Sequence[Any]) -> list[str]:
         return []
     most = max(layer.taps_outside for layer in layers)
     return [
-        f"not trained by crops so small: up to {most} of 9 weights a channel of {', '.join(names)}; they meet "
-        "padding alone and keep their random initial values, and larger pictures are completed worse for it"
+        f"crops too small for {', '.join(names)}: up to {most} of 9 kernel taps only ever see padding, get no "
+        "gradient and keep their random initial values, and larger images are inpainted worse for it"
     ]
 
 
 def measured_line(mebibytes: float | None) -> str:
     """mebibytes: the peak beyond what was taken before, or None where the system does not tell."""
     if mebibytes is None:
-        return "memory, measured: not on this system"
-    return f"memory, measured: {size(mebibytes * 2**20)} at the peak, beyond what Paddle took before"
+        return "measured memory: not on this system"
+    return f"measured memory: {size(mebibytes * 2**20)} at the peak, beyond what Paddle took before"
 
 
 def size(count: float) -> str:
@@ -72,19 +80,8 @@ def size(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def duration(seconds: float) -> str:
-    """A time for people, in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def write_batch_picture(path: str, images: np.ndarray, hidden: np.ndarray, boxes: np.ndarray, most: int) -> None:
-    """Writes a grid with a row a photograph: original, what the generator is shown, the local critic's box.
+def write_batch_image(path: str, images: np.ndarray, hidden: np.ndarray, boxes: np.ndarray, most: int) -> None:
+    """Writes a grid with a row an image: original, what the generator is shown, the local critic's box.
 
     images, hidden [N,3,H,W] and boxes [N,3,h,w] in [-1, 1]; at most `most` rows. Raises OutputError.
     """

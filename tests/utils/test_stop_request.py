@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.run.stop_request import StopRequest
+from utils.stop_request import StopRequest
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -58,7 +58,7 @@ def test_ignored_signals_stay_ignored():
 def test_the_end_of_the_parent_is_a_request():
     """A process whose parent starts it and ends."""
     inner = (
-        "import os, time; from utils.run.stop_request import StopRequest; stop = StopRequest(with_parent=True); "
+        "import os, time; from utils.stop_request import StopRequest; stop = StopRequest(with_parent=True); "
         "stop.stop_with_parent(); first = stop.signal; print('up', flush=True); time.sleep(1.5); "
         "stop.stop_with_parent(); print(first, stop.exit_code, flush=True)"
     )
