@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
-import platform
 import sys
-import time
+from collections import namedtuple
 
-from utils.cli import friendly_errors, prepare_paddle
+from utils.cli import UserError, friendly_errors, prepare_paddle
 
 with friendly_errors():
     prepare_paddle()
@@ -25,15 +23,15 @@ from data.loader import TrainLoader  # noqa: E402
 from data.masks import TrainingHoles  # noqa: E402
 from models.layer_costs import network_costs, training_cost  # noqa: E402
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer  # noqa: E402
-from utils import dry_run  # noqa: E402
+from utils import dry_run, run_state  # noqa: E402
 from utils.checkpoint import set_aside_newer  # noqa: E402
-from utils.config import TrainConfig, config_digest, learning_rate, load_config, run_folder, to_yaml  # noqa: E402
+from utils.config import TrainConfig, load_config, run_folder, to_yaml  # noqa: E402
 from utils.device import MemoryMeter, set_device  # noqa: E402
 from utils.lock import RunLock  # noqa: E402
-from utils.logger import Pace, TextLog, duration, show  # noqa: E402
+from utils.logger import Pace, TextLog, show, warn  # noqa: E402
 from utils.monitor import Board, NullLog, Previews, Validation, report_not_finite  # noqa: E402
+from utils.options import parse_arguments  # noqa: E402
 from utils.ranks import Ranks  # noqa: E402
-from utils.run_state import Progress, find_checkpoint, init_weights, list_digest, restore_run, save_run  # noqa: E402
 from utils.stop_request import StopRequest  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
@@ -41,14 +39,16 @@ from utils.text_files import write_text  # noqa: E402
 PENALTY_STREAM, PREVIEW_STREAM = 10, 11
 
 NO_IMAGES = """\
-To train on Places2, download it from its authors and write lists of its images, one path a line, e.g.
-    find /data/places2/train -name '*.jpg' | sort > train_list.txt
-and name them: python train.py train_data_path=train_list.txt val_data_path=val_list.txt
-(a folder or a quoted glob does as well). To see everything work first, without any data: make demo
+To train on Places2, download it from its authors and write lists: python tools/make_file_list.py /data/places2
+For images of your own: python train.py train_data_path=FOLDER. To see everything work without any data: make demo
 """
 
 
-def train(config: TrainConfig, paths: list[str], device: str, closing: contextlib.ExitStack) -> int:
+# What a run reads: paths of the images to train on, of those for previews and validation, and where holes come from
+Lists = namedtuple("Lists", "paths watched holes")
+
+
+def train(config: TrainConfig, lists: Lists, device: str, closing: contextlib.ExitStack) -> int:
     """A run from its beginning or a checkpoint to niter or a signal; the exit code. closing: for what it opens."""
     # --- build; with several ranks each has its share of every batch, and the first one logs and saves
     ranks = Ranks()
@@ -59,42 +59,38 @@ def train(config: TrainConfig, paths: list[str], device: str, closing: contextli
     trainer = build_trainer(config, ranks)
 
     # --- resume from a checkpoint, or start from the weights of one, or from nothing
-    progress, notes = Progress(), []
-    facts = {"paddle": paddle.__version__, "photographs": list_digest(paths)}
-    source = ranks.agree_on_checkpoint(config, folder, find_checkpoint(config, folder, warn) if ranks.first else None)
+    progress, notes = run_state.Progress(), []
+    facts = {"paddle": paddle.__version__, "photographs": run_state.list_digest(lists.paths)}
+    found = run_state.find_checkpoint(config, folder, warn) if ranks.first else None
+    source = ranks.agree_on_checkpoint(config, folder, found)
     if source:
-        progress = restore_run(config, trainer, source, facts, notes.append)
+        progress = run_state.restore_run(config, trainer, source, facts, notes.append)
     elif config.init_from:
-        init_weights(config, trainer, config.init_from, notes.append)
+        run_state.init_weights(config, trainer, config.init_from, notes.append)
     if progress.iteration >= config.niter:
-        show(f"{source} is at iteration {progress.iteration} and niter is {config.niter}: nothing to do", sys.stderr)
-        return 2
+        raise UserError(f"{source} is at iteration {progress.iteration} and niter is {config.niter}: nothing to do")
 
     # --- what is written on the way
     log, board = NullLog(), Board(None)
     if ranks.first:
         notes += [f"a later checkpoint is now {path}" for path in set_aside_newer(folder, progress.iteration)]
         log = closing.enter_context(TextLog(os.path.join(folder, "train.txt"), resume_at=progress.iteration))
-        log.write(f"# {'resumed from ' + source if source else 'new run'}; seed {config.seed}; {device}; "
-                  f"{ranks.size} rank{'s' * (ranks.size > 1)}; PaddlePaddle {paddle.__version__}; "
-                  f"NumPy {np.__version__}; Python {platform.python_version()}; "
-                  f"{len(paths)} images; configuration {config_digest(config)}")
-        for line in notes:
-            log.write(f"# {line}")
+        header = run_state.run_header(config, source, device, ranks.size, len(lists.paths), paddle.__version__)
+        for line in [header, *(f"# {note}" for note in notes)]:
+            log.write(line)
         write_text(os.path.join(folder, "config.yaml"), to_yaml(config))
         board = closing.enter_context(Board(os.path.join(folder, "visualdl") if config.visualdl else None))
-    batches = closing.enter_context(build_loader(config, paths, progress, ranks, warn=log.write))
+    batches = closing.enter_context(build_loader(config, lists, progress.position, ranks, log.write))
     if ranks.first:
-        watched = read_file_list(config.val_data_path, config.data_root) if config.val_data_path else paths
-        previews = Previews(os.path.join(folder, "previews"), *fixed_images(config, watched, config.viz_max_out))
+        previews = Previews(os.path.join(folder, "previews"), *fixed_images(config, lists, config.viz_max_out))
         if config.val_iter:
-            fixed = fixed_images(config, watched, config.val_count)
+            fixed = fixed_images(config, lists, config.val_count)
             validation = Validation(os.path.join(folder, "metrics.csv"), *fixed, config.val_best, progress.iteration)
 
     # --- THE LOOP
     scalars, saved, pace = {}, source, Pace(batches, progress.iteration)
     for iteration in range(progress.iteration + 1, config.niter + 1):
-        lr = learning_rate(config, iteration)
+        lr = run_state.learning_rate(config, iteration)
         trainer.set_learning_rate(lr)
         try:
             scalars = train_iteration(config, trainer, batches)
@@ -116,13 +112,12 @@ def train(config: TrainConfig, paths: list[str], device: str, closing: contextli
             log.write(line)
             board.scalars(iteration, values)
             if best:
-                save_run(config, trainer, folder, progress, {**facts, "validation": values}, name="best.npz")
-
+                run_state.save_run(config, trainer, folder, progress, {**facts, "validation": values}, "best.npz")
         stopping = stop.agreed(ranks)
         if stopping or iteration % config.snapshot_save_iter == 0 or iteration == config.niter:
             ranks.check_same(trainer)
             if ranks.first:
-                saved = save_run(config, trainer, folder, progress, facts)
+                saved = run_state.save_run(config, trainer, folder, progress, facts)
         if stopping and iteration < config.niter:
             if ranks.first:
                 show(f"stopped after iteration {iteration}; resume with --resume", sys.stderr)
@@ -143,149 +138,81 @@ def train_iteration(config: TrainConfig, trainer: Trainer, batches: TrainLoader)
 
 
 def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
+    def pick(kind):
+        return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
+
     paddle.seed(config.seed)  # the initial weights
-    return Trainer(
-        Architecture(
-            generator_channels=config.netG.ngf,
-            critic_channels=config.netD.ndf,
-            image_size=config.image_shape[:2],
-            box_size=config.mask_shape,
-            dialect=config.dialect,
-            critic_sees_mask=config.gan_with_mask,
-            contextual_attention=config.contextual_attention,
-        ),
-        Objective(
-            coarse_l1_alpha=config.coarse_l1_alpha,
-            l1_loss_alpha=config.l1_loss_alpha,
-            ae_loss_alpha=config.ae_loss_alpha,
-            gan_loss_alpha=config.gan_loss_alpha,
-            global_wgan_loss_alpha=config.global_wgan_loss_alpha,
-            wgan_gp_lambda=config.wgan_gp_lambda,
-            discount_gamma=config.spatial_discounting_gamma if config.discounted_mask else 1.0,
-            coarse_only=config.pretrain_coarse_network,
-            mask_type=config.mask_type,
-            mosaic_unit_size=config.mosaic_unit_size,
-        ),
-        Optimization(
-            lr=config.lr,
-            beta1=config.beta1,
-            beta2=config.beta2,
-            gradient_clip=config.gradient_clip_value if config.gradient_clip else None,
-            precision=config.precision,
-            ema_decay=config.ema_decay,
-            accumulate=config.accumulate,
-        ),
-        rng=np.random.default_rng([config.seed, PENALTY_STREAM]),
-        ranks=ranks if ranks.size > 1 else None,
+    architecture = Architecture(
+        generator_channels=config.netG.ngf,
+        critic_channels=config.netD.ndf,
+        image_size=config.image_shape[:2],
+        box_size=config.mask_shape,
+        dialect=config.dialect,
+        critic_sees_mask=config.gan_with_mask,
+        contextual_attention=config.contextual_attention,
     )
+    rng = np.random.default_rng([config.seed, PENALTY_STREAM])
+    return Trainer(architecture, pick(Objective), pick(Optimization), rng, ranks if ranks.size > 1 else None)
 
 
-def training_holes(config: TrainConfig) -> TrainingHoles:
-    return TrainingHoles(
-        config.hole, config.image_shape[:2], config.mask_shape, config.margin, config.max_delta_shape
-    )
+def read_lists(config: TrainConfig) -> Lists:
+    try:
+        paths = read_file_list(config.train_data_path, config.data_root)
+    except DataError:
+        if not os.path.exists(config.train_data_path):
+            print(NO_IMAGES, file=sys.stderr)
+        raise
+    watched = read_file_list(config.val_data_path, config.data_root) if config.val_data_path else paths
+    size = config.image_shape[:2]
+    holes = TrainingHoles(config.hole, size, config.mask_shape, config.margin, config.max_delta_shape)
+    return Lists(paths, watched, holes)
 
 
-def build_loader(config: TrainConfig, paths: list[str], progress: Progress, ranks: Ranks, warn) -> TrainLoader:
-    dataset = PhotoDataset(
-        paths,
-        config.image_shape[:2],
-        seed=config.seed,
-        random_crop=config.random_crop,
-        horizontal_flip=config.horizontal_flip,
-        scale_range=config.scale_range,
-        cache_mb=config.cache_mb,
-    )
+def build_loader(config: TrainConfig, lists: Lists, start: int, ranks: Ranks, report) -> TrainLoader:
+    dataset = PhotoDataset(lists.paths, config.image_shape[:2], config.seed, config.random_crop,
+                           config.horizontal_flip, config.scale_range, config.cache_mb)  # fmt: skip
     return TrainLoader(
-        dataset,
-        config.batch_size * config.accumulate,
-        training_holes(config),
-        mask_batch_same=config.mask_batch_same,
-        seed=config.seed,
-        num_workers=config.num_workers,
-        start=progress.position,
-        max_bad_images=config.max_bad_images,
-        warn=warn,
-        rank=ranks.rank,
-        ranks=ranks.size,
-    )
+        dataset, config.batch_size * config.accumulate, lists.holes, config.mask_batch_same, config.seed,
+        config.num_workers, start, config.max_bad_images, warn=report, rank=ranks.rank, ranks=ranks.size,
+    )  # fmt: skip
 
 
-def fixed_images(config: TrainConfig, paths: list[str], count: int) -> tuple[list[np.ndarray], np.ndarray]:
+def fixed_images(config: TrainConfig, lists: Lists, count: int) -> tuple[list[np.ndarray], np.ndarray]:
     """The first images that can be read and a hole for each: uint8 [H,W,3] each, float32 [n,1,H,W]."""
     images = []
-    for path in paths:
+    for path in lists.watched:
         if len(images) == count:
             break
         with contextlib.suppress(ImageError):  # evaluation and training name bad files; here the next one does
             images.append(center_crop(decode_image(path), *config.image_shape[:2]))
-    return images, training_holes(config).fixed(len(images), np.random.default_rng([config.seed, PREVIEW_STREAM]))
+    return images, lists.holes.fixed(len(images), np.random.default_rng([config.seed, PREVIEW_STREAM]))
 
 
-def show_dry_run(config: TrainConfig, paths: list[str], device: str) -> None:
+def show_dry_run(config: TrainConfig, lists: Lists, device: str) -> None:
     """Prints the configuration, the networks and two iterations; dry_run.png, the first batch, is all it writes."""
     meter, ranks = MemoryMeter(device.startswith("gpu")), Ranks()
     trainer = build_trainer(config, ranks)
-    print(to_yaml(config), end="")
-    print(f"device: {device}; PaddlePaddle {paddle.__version__}\nimages: {len(paths)} in {config.train_data_path}")
     costs = network_costs(trainer.networks(), config.image_shape[:2], config.pretrain_coarse_network)
-    cost = training_cost(costs, config.n_critic)
-    print("\n".join(dry_run.cost_lines(costs, cost, config.batch_size, config.n_critic, config.accumulate)))
-    with build_loader(config, paths, Progress(), ranks, warn=warn) as batches:
-        batch = next(batches)
-        dry_run.write_batch_image(dry_run.IMAGE, batch.image, *trainer.dry_run_views(batch), config.viz_max_out)
-        print(f"first batch: {dry_run.IMAGE}")
-        for iteration in (1, 2):
-            started, pace = time.perf_counter(), Pace(batches, iteration - 1)
-            scalars = train_iteration(config, trainer, batches)
-            seconds = time.perf_counter() - started
-            print(f"iteration {iteration}: {seconds:.2f} s")
-        print(dry_run.measured_line(meter.extra()))
-        print(f"{config.niter} iterations like the second: {duration(config.niter * seconds)}")
-        print(pace.line(2, config.niter, {**scalars, "lr": learning_rate(config, 2)}))
-
-
-def warn(line: str) -> None:
-    show(f"warning: {line}", sys.stderr)
-
-
-def parse_arguments(argv) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train DeepFill v1.")
-    parser.add_argument("--config", default="configs/config.yaml", help="YAML file (default: %(default)s)")
-    parser.add_argument("--resume", nargs="?", const="latest", metavar="latest|PATH", help="resume the run")
-    parser.add_argument("--seed", type=int, help="overrides the file's seed")
-    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
-    parser.add_argument("--dry-run", action="store_true", help="show the networks, their FLOPs, memory and time, "
-                        f"write the first batch to ./{dry_run.IMAGE}, stop")  # fmt: skip
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. batch_size=16 netG.ngf=16")
-    args = parser.parse_intermixed_args(argv)
-    if args.resume and "=" in args.resume and not os.path.exists(args.resume):
-        args.overrides.insert(0, args.resume)  # --resume key=value: the word after it was not meant for it
-        args.resume = "latest"
-    for key in ("seed", "resume"):
-        if getattr(args, key) is not None:
-            args.overrides.append(f"{key}={getattr(args, key)}")
-    return args
+    dry_run.show_settings(config, device, lists.paths, costs, training_cost(costs, config.n_critic))
+    with build_loader(config, lists, 0, ranks, warn) as batches:
+        dry_run.show_batch(config, trainer, next(batches))
+        dry_run.show_iterations(config, batches, lambda: train_iteration(config, trainer, batches))
+    print(dry_run.measured_line(meter.extra()))
 
 
 def main(argv=None) -> int:
     with friendly_errors(DataError, NonFiniteError), contextlib.ExitStack() as closing:
         args = parse_arguments(argv)
         config = load_config(args.config, TrainConfig, args.overrides)
-        try:
-            paths = read_file_list(config.train_data_path, config.data_root)
-        except DataError:
-            if not os.path.exists(config.train_data_path):
-                print(NO_IMAGES, file=sys.stderr)
-            raise
+        lists = read_lists(config)
         device = set_device(args.device)
         if config.precision != "fp32" and device == "cpu":
             warn(f"precision: {config.precision} needs a GPU and is off on the CPU")
             config = dataclasses.replace(config, precision="fp32")
         if args.dry_run:
-            show_dry_run(config, paths, device)
+            show_dry_run(config, lists, device)
             return 0
-        return train(config, paths, device, closing)
+        return train(config, lists, device, closing)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,54 +28,11 @@ from models.losses import (
     weighted_l1,
 )
 from models.mixed_precision import LossScale, MixedPrecision
+from models.settings import Architecture, Objective, Optimization
 
 
 class NonFiniteError(FloatingPointError):
     """A loss or a gradient norm is NaN or infinite; raised before the update, so the weights are still good."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What the networks look like; it decides which checkpoints fit."""
-
-    generator_channels: int = 32  # netG.ngf, the paper's c
-    critic_channels: int = 64  # netD.ndf
-    image_size: tuple[int, int] = (256, 256)  # what the global critic sees
-    box_size: tuple[int, int] = (128, 128)  # what the local critic sees
-    dialect: str = "tf1"
-    critic_sees_mask: bool = False  # gan_with_mask: the mask as fourth channel of the global critic
-    contextual_attention: bool = True  # False: the generator without that layer, for comparison
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised; names as in the configuration."""
-
-    coarse_l1_alpha: float = 1.2
-    l1_loss_alpha: float = 1.2
-    ae_loss_alpha: float = 1.2
-    gan_loss_alpha: float = 0.001  # 0 trains without critics
-    global_wgan_loss_alpha: float = 1.0
-    wgan_gp_lambda: float = 10.0
-    discount_gamma: float = 0.99  # spatial discounting; 1 weighs all pixels alike
-    coarse_only: bool = False  # pretrain_coarse_network
-    mask_type: str = "hole"
-    mosaic_unit_size: int = 12
-
-    @property
-    def adversarial(self) -> bool:
-        return self.gan_loss_alpha > 0 and not self.coarse_only
-
-
-@dataclass(frozen=True)
-class Optimization:
-    lr: float = 1e-4
-    beta1: float = 0.5
-    beta2: float = 0.9
-    gradient_clip: float | None = None  # largest average norm of a generator gradient (TF1: GRADIENT_CLIP_VALUE)
-    precision: str = "fp32"  # or fp16, bf16: of the convolutions, on GPUs
-    ema_decay: float = 0.0  # of the averaged generator; 0: there is none
-    accumulate: int = 1  # parts that a batch is computed in, one after the other
 
 
 def clip_by_average_norm(gradients: list, limit: float):
@@ -123,7 +79,7 @@ class Trainer:
         )
         adam = {"learning_rate": optimization.lr, "beta1": optimization.beta1, "beta2": optimization.beta2}
         self.generator_optimizer = paddle.optimizer.Adam(parameters=self.generator.parameters(), epsilon=1e-8, **adam)
-        self.generator_clip = optimization.gradient_clip
+        self.generator_clip = optimization.gradient_clip_value if optimization.gradient_clip else None
         self.local_critic = self.global_critic = self.critic_optimizer = None
         if objective.adversarial:
             self.local_critic = LocalCritic(
@@ -142,15 +98,14 @@ class Trainer:
         self.loss_scales = {}  # by optimiser
         if optimization.precision == "fp16":
             self.loss_scales = {name: LossScale() for name in self.optimizers()}
-        self.accumulate = optimization.accumulate
-        self.ema_decay = optimization.ema_decay
+        self.accumulate, self.ema_decay = optimization.accumulate, optimization.ema_decay
         self.ema_generator = None  # built last: it must not change the others' random beginnings
         if self.ema_decay:
             self.ema_generator = InpaintingGenerator(
                 architecture.generator_channels, architecture.dialect, architecture.contextual_attention
             )
             self.ema_generator.set_state_dict(self.generator.state_dict())
-        self.discount = paddle.to_tensor(discount_mask(*architecture.box_size, gamma=objective.discount_gamma))
+        self.discount = paddle.to_tensor(discount_mask(*architecture.box_size, gamma=objective.gamma))
 
     def train_critics(self, batch) -> dict[str, float]:
         """One update of both critics; returns wgan_d, wgan_gp, d and grad_norm_d."""
@@ -226,7 +181,7 @@ class Trainer:
         objective = self.objective
         image, mask, boxes = self._tensors(batch)
         masked_input = self._masked_input(image, mask)
-        if objective.coarse_only:
+        if objective.pretrain_coarse_network:
             stages = [(objective.coarse_l1_alpha, self.mixed(self.generator.coarse, masked_input, mask))]
         else:
             coarse, refined, _ = self.mixed(self.generator, masked_input, mask)
@@ -264,12 +219,12 @@ class Trainer:
     def inpaint(self, image: np.ndarray, mask: np.ndarray):
         """For previews: generator input, coarse output, inpainted image, offsets (or None), as arrays.
 
-        image float32 [N, 3, H, W] in [-1, 1], mask [N or 1, 1, H, W]. By the averaged generator where there is one.
+        image float32 [N, 3, H, W], mask [N or 1, 1, H, W]. By the averaged generator where there is one.
         """
         generator = self.generator if self.ema_generator is None else self.ema_generator
         image, mask = paddle.to_tensor(image), paddle.to_tensor(mask)
         masked_input = self._masked_input(image, mask)
-        if self.objective.coarse_only:
+        if self.objective.pretrain_coarse_network:
             coarse = generator.coarse(masked_input, mask)
             inpainted, offsets = composite(coarse, image, mask), None
         else:
@@ -279,14 +234,12 @@ class Trainer:
 
     def _parts(self, batch) -> list:
         """The batch in `accumulate` parts of equal size."""
-        count = self.accumulate
-        if count == 1:
+        if (count := self.accumulate) == 1:
             return [batch]
         fields = {name: getattr(batch, name, None) for name in ("image", "mask", "box", "distance")}
         if len(fields["image"]) % count:
             raise ValueError(f"a batch of {len(fields['image'])} cannot be split into {count} equal parts")
-        split = {
-            # what there is one of is for all samples
+        split = {  # what there is one of is for all samples
             name: [value] * count if value is None or len(value) == 1 else np.split(value, count)
             for name, value in fields.items()
         }
@@ -297,7 +250,7 @@ class Trainer:
         distance = getattr(batch, "distance", None)
         if distance is None:
             return self.discount
-        return paddle.to_tensor(np.float32(np.float64(self.objective.discount_gamma) ** distance))
+        return paddle.to_tensor(np.float32(np.float64(self.objective.gamma) ** distance))
 
     def _draw_alphas(self, n: int) -> np.ndarray:
         """Interpolation points for n samples, float32 [2, n, 1, 1, 1]: this rank's part of the whole batch's."""

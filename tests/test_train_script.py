@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-import train
 from tests.faults.harness import CONFIG, Place, assert_same_checkpoint
 from utils.checkpoint import load_checkpoint
+from utils.options import parse_arguments
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train.py"
 
@@ -97,7 +97,7 @@ def test_refusals(place, options, message):
     ],
 )
 def test_words_behind_options(line, overrides):
-    arguments = train.parse_arguments(line.split())
+    arguments = parse_arguments(line.split())
     assert (arguments.dry_run, arguments.overrides) == ("--dry-run" in line, overrides)
 
 

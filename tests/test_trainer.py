@@ -298,7 +298,7 @@ def test_clip_by_average_norm_by_hand():
 def test_gradient_clip_reaches_the_optimizer():
     """Adam's first moment after one step is half the gradient it was given (beta1 0.5)."""
     limit = 1e-3
-    free, clipped = build(), build(optimization=Optimization(lr=1e-3, gradient_clip=limit))
+    free, clipped = build(), build(optimization=Optimization(lr=1e-3, gradient_clip=True, gradient_clip_value=limit))
     norms = [trainer.train_generator(example())["grad_norm_g"] for trainer in (free, clipped)]
     assert norms[0] == norms[1]  # reported as it was before
     halves = [training_arrays(trainer) for trainer in (free, clipped)]
@@ -320,7 +320,7 @@ def test_gradient_clip_reaches_the_optimizer():
 
 
 def test_coarse_only():
-    trainer, batch = build(Objective(coarse_only=True, discount_gamma=0.9)), example()
+    trainer, batch = build(Objective(pretrain_coarse_network=True, spatial_discounting_gamma=0.9)), example()
     assert list(trainer.networks()) == ["generator"] and list(trainer.optimizers()) == ["generator_optimizer"]
     before = parameters(trainer)
     weights = {name: value for (_, name), value in before.items()}

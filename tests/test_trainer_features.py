@@ -130,7 +130,7 @@ def test_the_learning_rate_reaches_every_network():
 
 def test_the_discount_goes_by_the_distance():
     """l1 of the refined stage alone, of a batch with distances, by NumPy."""
-    objective = Objective(coarse_l1_alpha=0.0, gan_loss_alpha=0.0, discount_gamma=0.8)
+    objective = Objective(coarse_l1_alpha=0.0, gan_loss_alpha=0.0, spatial_discounting_gamma=0.8)
     trainer, batch = build(objective), example()
     batch.distance = np.random.default_rng(4).uniform(0, 9, (3, 1, 16, 16)).astype(np.float32)
     _, scalars = trainer.generator_losses(batch)

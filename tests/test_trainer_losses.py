@@ -23,7 +23,7 @@ PORT_NAMES = {"generator": "netG", "local_critic": "localD", "global_critic": "g
 def build(channels, critic_channels, size, box, dialect, gamma=0.9):
     """A trainer whose weights are still random. Both originals ran with gamma 0.9."""
     architecture = Architecture(channels, critic_channels, (size, size), (box, box), dialect)
-    return Trainer(architecture, Objective(discount_gamma=gamma), Optimization(), np.random.default_rng(0))
+    return Trainer(architecture, Objective(spatial_discounting_gamma=gamma), Optimization(), np.random.default_rng(0))
 
 
 def as_floats(scalars):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,31 +19,25 @@ from typing import Any, TypeVar
 import yaml
 
 from utils.config_check import (
+    MAX_COUNT,
+    MAX_SIDE,
     Check,
     ConfigError,
     boolean,
     choice,
+    eval_crop,
+    even,
     folder_name,
+    hole_source,
     integer,
+    milestones,
     number,
     resume_value,
     sequence,
     short_repr,
     text,
 )
-from utils.config_file import GONE_KEYS, RENAMED_KEYS, RENAMED_VALUES, nearest_key, parse_yaml, read_mapping
-
-__all__ = [
-    "ConfigError",
-    "CriticConfig",
-    "GeneratorConfig",
-    "TestConfig",
-    "TrainConfig",
-    "config_digest",
-    "load_config",
-    "run_folder",
-    "to_yaml",
-]
+from utils.config_file import GONE_KEYS, nearest_key, parse_yaml, read_mapping
 
 BOX_PROTOCOLS = ("center", "random_box")
 MASK_PROTOCOLS = ("mask_dir", "mask_list")
@@ -52,16 +45,11 @@ FREEFORM_PROTOCOLS = ("freeform-thin", "freeform-medium", "freeform-thick")
 PROTOCOLS = (*BOX_PROTOCOLS, *MASK_PROTOCOLS, *FREEFORM_PROTOCOLS)
 """Where the holes of an evaluation come from."""
 SCHEDULES = ("constant", "steps", "cosine")
-"""How the learning rate goes on after the warm-up; see `learning_rate`."""
-HOLES = ("box", "freeform", "mixed")
-"""The holes of training; any other value of `hole` is the path of a list or folder of masks."""
-
-MAX_SIDE = 4096
-MAX_COUNT = 10**9
+"""How the learning rate goes on after the warm-up; see `utils.run_state.learning_rate`."""
 MAX_BATCH_PIXELS = 1 << 30  # 12 GiB as float32 RGB
 
 # Keys that change what a run writes or how long it takes, not what a step computes: left out of the digest.
-_BOOKKEEPING = frozenset(
+BOOKKEEPING = frozenset(
     ("resume", "init_from", "num_workers", "niter", "print_iter", "viz_iter", "viz_max_out", "snapshot_save_iter")
     + ("keep_checkpoints", "keep_checkpoint_interval", "max_bad_images", "cache_mb", "eval_batch_size")
     + ("val_iter", "val_count", "val_best", "visualdl")
@@ -107,46 +95,12 @@ def _section(key: str, kind: type) -> Check:
     return check
 
 
-def _even(check: Check) -> Check:
-    def checked(value: Any) -> int:
-        if check(value) % 2:
-            raise ValueError(f"must be even (the last layers have half as many channels), not {value}")
-        return value
-
-    return checked
-
-
-def hole_source(value: Any) -> str:
-    """A word of HOLES or a path."""
-    if not text(value):
-        raise ValueError(f"must be {', '.join(HOLES)} or the path of a list or folder of masks")
-    return value
-
-
-def milestones(value: Any) -> tuple[int, ...]:
-    """A rising list of iterations, perhaps empty."""
-    good = isinstance(value, (list, tuple)) and all(type(item) is int and 0 < item <= MAX_COUNT for item in value)
-    if not good or list(value) != sorted(set(value)):
-        raise ValueError(f"must be a rising list of iterations such as [60000, 80000], not {short_repr(value)}")
-    return tuple(value)
-
-
-def _crop(value: Any) -> str | tuple[int, int]:
-    if value in ("center", "fit", "stretch"):
-        return value
-    try:
-        return sequence(2, integer(8, MAX_SIDE))(value)
-    except ValueError:
-        wanted = f"center, fit, stretch or [height, width] with sides from 8 to {MAX_SIDE}"
-        raise ValueError(f"must be {wanted}, not {short_repr(value)}") from None
-
-
 @dataclass(frozen=True)
 class GeneratorConfig(_Checked):
     """netG: colour channels of the image, and channels of the first layer (the paper: 32)."""
 
     input_dim: int = _setting(3, integer(3, 3))
-    ngf: int = _setting(32, _even(integer(2, 512)))
+    ngf: int = _setting(32, even(integer(2, 512)))
 
 
 @dataclass(frozen=True)
@@ -285,7 +239,7 @@ class TestConfig(_CommonConfig):
     protocol: str = _setting("center", choice(*PROTOCOLS))
     mask_path: str = _setting("", text)
     masks_per_image: int = _setting(1, integer(1, 1000))
-    eval_crop: str | tuple[int, int] = _setting("center", _crop)
+    eval_crop: str | tuple[int, int] = _setting("center", eval_crop)
     eval_batch_size: int = _setting(1, integer(1, 4096))
     num_workers: int = _setting(2, integer(0, 256))
 
@@ -363,14 +317,15 @@ def _is_text(key: str) -> bool:
     return key in _KNOWN and _KNOWN[key].metadata["check"] in (text, folder_name, hole_source, resume_value)
 
 
-def _plain(config: TrainConfig | TestConfig) -> dict[str, Any]:
+def plain(config: TrainConfig | TestConfig) -> dict[str, Any]:
+    """Keys and values as YAML has them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
 
 
 def to_yaml(config: TrainConfig | TestConfig) -> str:
     """The configuration as YAML, every key written out; ``load_config`` reads it back to an equal object."""
     style = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 10**6}
-    return yaml.safe_dump(_plain(config), **style)
+    return yaml.safe_dump(plain(config), **style)
 
 
 def config_digest(config: TrainConfig | TestConfig) -> str:
@@ -379,44 +334,9 @@ def config_digest(config: TrainConfig | TestConfig) -> str:
     Left out are the number of iterations, intervals, workers, caches and the like: a run may be
     resumed with other values of those and stays the same run.
     """
-    values = {key: value for key, value in _plain(config).items() if key not in _BOOKKEEPING}
+    values = {key: value for key, value in plain(config).items() if key not in BOOKKEEPING}
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def changed_keys(before: str | None, config: TrainConfig) -> str:
-    """The settings that change what is computed and had another value in `before`, an earlier run's YAML."""
-    try:
-        earlier = parse_yaml(before or "")
-    except ConfigError:
-        earlier = None
-    if not isinstance(earlier, dict):
-        return "its own is unknown"
-    for old, new in RENAMED_KEYS.items():
-        if old in earlier:
-            earlier[new] = RENAMED_VALUES.get(earlier[old], earlier[old])
-    defaults, ignored = _plain(type(config)()), _BOOKKEEPING
-    if config.lr_schedule == "cosine":
-        ignored = ignored - {"niter"}  # where the schedule ends
-    now = _plain(config)
-    changed = {key for key in now if key not in ignored and now[key] != earlier.get(key, defaults[key])}
-    return "; ".join(line for line in to_yaml(config).splitlines() if line.partition(":")[0] in changed)
-
-
-def learning_rate(config: TrainConfig, iteration: int) -> float:
-    """The learning rate of iteration 1 ... niter, a function of the configuration and the iteration alone.
-
-    lr_warmup: it rises in equal steps, from lr / lr_warmup in the first iteration to lr. Then constant: lr; steps:
-    times lr_decay after every iteration of lr_steps; cosine: half a wave from lr to lr_min in iteration niter.
-    """
-    if iteration <= config.lr_warmup:
-        return config.lr * iteration / config.lr_warmup
-    if config.lr_schedule == "steps":
-        return config.lr * config.lr_decay ** sum(iteration > step for step in config.lr_steps)
-    if config.lr_schedule == "cosine":
-        share = min(1.0, (iteration - config.lr_warmup) / max(1, config.niter - config.lr_warmup))
-        return config.lr_min + (config.lr - config.lr_min) * (1 + math.cos(math.pi * share)) / 2
-    return config.lr
 
 
 def run_folder(config: TrainConfig | TestConfig) -> str:

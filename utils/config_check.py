@@ -13,6 +13,10 @@ from typing import Any
 
 from utils.cli import UserError, one_line
 
+HOLES = ("box", "freeform", "mixed")
+"""The holes of training; any other value of `hole` is the path of a list or folder of masks."""
+MAX_SIDE = 4096
+MAX_COUNT = 10**9
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 Check = Callable[[Any], Any]
@@ -127,3 +131,40 @@ def sequence(count: int, item: Check) -> Check:
             raise ValueError(f"must be a list of {count} values, each of which {error}") from None
 
     return check
+
+
+def even(check: Check) -> Check:
+    """A whole number that the check allows, and even."""
+
+    def checked(value: Any) -> int:
+        if check(value) % 2:
+            raise ValueError(f"must be even (the last layers have half as many channels), not {value}")
+        return value
+
+    return checked
+
+
+def hole_source(value: Any) -> str:
+    """A word of HOLES or a path."""
+    if not text(value):
+        raise ValueError(f"must be {', '.join(HOLES)} or the path of a list or folder of masks")
+    return value
+
+
+def milestones(value: Any) -> tuple[int, ...]:
+    """A rising list of iterations, perhaps empty."""
+    good = isinstance(value, (list, tuple)) and all(type(item) is int and 0 < item <= MAX_COUNT for item in value)
+    if not good or list(value) != sorted(set(value)):
+        raise ValueError(f"must be a rising list of iterations such as [60000, 80000], not {short_repr(value)}")
+    return tuple(value)
+
+
+def eval_crop(value: Any) -> str | tuple[int, int]:
+    """A word for the part of an image that is evaluated, or its height and width."""
+    if value in ("center", "fit", "stretch"):
+        return value
+    try:
+        return sequence(2, integer(8, MAX_SIDE))(value)
+    except ValueError:
+        wanted = f"center, fit, stretch or [height, width] with sides from 8 to {MAX_SIDE}"
+        raise ValueError(f"must be {wanted}, not {short_repr(value)}") from None

@@ -5,15 +5,43 @@ Does not import paddle: layers are `models.layer_costs.LayerCost`, or have its f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from utils.config import TrainConfig, to_yaml
+from utils.logger import Pace, duration
+from utils.run_state import learning_rate
 from utils.visualization import image_grid, to_uint8, write_image
 
 IMAGE = "dry_run.png"  # the first batch
 STATES = 3  # besides a weight: its gradient and Adam's two moments
+
+
+def show_settings(config: TrainConfig, device: str, paths: Sequence[str], costs: dict, cost: Any) -> None:
+    """costs: of each network, by `models.layer_costs.network_costs`; cost: by `training_cost`."""
+    print(f"{to_yaml(config)}device: {device}\nimages: {len(paths)} in {config.train_data_path}")
+    tables = [line for name, layers in costs.items() for line in layer_table(name, layers)]
+    lines = work_lines(cost, config.batch_size, config.n_critic, config.accumulate)
+    print("\n".join([*tables, *lines, *untrained_lines(costs["generator"])]))
+
+
+def show_batch(config: TrainConfig, trainer: Any, batch: Any) -> None:
+    write_batch_image(IMAGE, batch.image, *trainer.dry_run_views(batch), config.viz_max_out)
+    print(f"first batch: {IMAGE}")
+
+
+def show_iterations(config: TrainConfig, batches: Any, iterate: Callable[[], dict[str, float]]) -> None:
+    """Two of them, timed; batches: a `data.loader.TrainLoader`."""
+    for iteration in (1, 2):
+        started, pace = time.perf_counter(), Pace(batches, iteration - 1)
+        scalars = iterate()
+        seconds = time.perf_counter() - started
+        print(f"iteration {iteration}: {seconds:.2f} s")
+    print(f"{config.niter} iterations like the second: {duration(config.niter * seconds)}")
+    print(pace.line(2, config.niter, {**scalars, "lr": learning_rate(config, 2)}))
 
 
 def layer_table(name: str, layers: Sequence[Any]) -> list[str]:
@@ -30,12 +58,6 @@ def layer_table(name: str, layers: Sequence[Any]) -> list[str]:
 
 def _row(name: str, width: int, shape: str, parameters: int, operations: float) -> str:
     return f"{name:{width}} {shape:>13} {parameters:>11,} {operations / 1e6:>10,.1f}"
-
-
-def cost_lines(costs: dict, cost: Any, batch_size: int, n_critic: int, accumulate: int) -> list[str]:
-    """All of it. costs: of each network, by `models.layer_costs.network_costs`; cost: by `training_cost`."""
-    tables = [line for name, layers in costs.items() for line in layer_table(name, layers)]
-    return [*tables, *work_lines(cost, batch_size, n_critic, accumulate), *untrained_lines(costs["generator"])]
 
 
 def work_lines(cost: Any, batch_size: int, n_critic: int, accumulate: int = 1) -> list[str]:

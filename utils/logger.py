@@ -93,6 +93,11 @@ def show(text: str, stream: TextIO) -> None:
         pass
 
 
+def warn(line: str) -> None:
+    """A warning on standard error."""
+    show(f"warning: {line}", sys.stderr)
+
+
 class TextLog:
     """Appends lines to a text file, each written out at once, and shows them on the terminal.
 

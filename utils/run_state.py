@@ -7,7 +7,9 @@ Does not import paddle: `trainer` is a `trainer.Trainer`.
 
 from __future__ import annotations
 
+import math
 import os
+import platform
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +31,8 @@ from utils.checkpoint import (
     save_checkpoint,
     section,
 )
-from utils.config import TrainConfig, changed_keys, config_digest, to_yaml
+from utils.config import BOOKKEEPING, ConfigError, TrainConfig, config_digest, plain, to_yaml
+from utils.config_file import RENAMED_KEYS, RENAMED_VALUES, parse_yaml
 
 # Adam's per-parameter state; Paddle appends a running number to the names.
 _ACCUMULATORS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
@@ -42,6 +45,22 @@ class Progress:
 
     iteration: int = 0
     position: int = 0
+
+
+def learning_rate(config: TrainConfig, iteration: int) -> float:
+    """The learning rate of iteration 1 ... niter, a function of the configuration and the iteration alone.
+
+    lr_warmup: it rises in equal steps, from lr / lr_warmup in the first iteration to lr. Then constant: lr; steps:
+    times lr_decay after every iteration of lr_steps; cosine: half a wave from lr to lr_min in iteration niter.
+    """
+    if iteration <= config.lr_warmup:
+        return config.lr * iteration / config.lr_warmup
+    if config.lr_schedule == "steps":
+        return config.lr * config.lr_decay ** sum(iteration > step for step in config.lr_steps)
+    if config.lr_schedule == "cosine":
+        share = min(1.0, (iteration - config.lr_warmup) / max(1, config.niter - config.lr_warmup))
+        return config.lr_min + (config.lr - config.lr_min) * (1 + math.cos(math.pi * share)) / 2
+    return config.lr
 
 
 def find_checkpoint(config: TrainConfig, folder: str, warn: Callable[[str], None]) -> str | None:
@@ -57,6 +76,13 @@ def find_checkpoint(config: TrainConfig, folder: str, warn: Callable[[str], None
             f"{folder}: already holds a run; resume it with --resume, or give the new one a name with expname=NAME"
         )
     return config.resume or None
+
+
+def run_header(config: TrainConfig, source: str | None, device: str, ranks: int, images: int, paddle: str) -> str:
+    """The first line of a run in its log, or of the part that resumes it."""
+    return (f"# {'resumed from ' + source if source else 'new run'}; seed {config.seed}; {device}; "
+            f"{ranks} rank{'s' * (ranks > 1)}; PaddlePaddle {paddle}; NumPy {np.__version__}; "
+            f"Python {platform.python_version()}; {images} images; configuration {config_digest(config)}")
 
 
 def list_digest(paths: Sequence[str]) -> str:
@@ -126,6 +152,25 @@ def restore_run(
         if name in meta and meta[name] != value:
             note(f"{name} differs from that of {path}: {value}, was {meta[name]}")
     return progress
+
+
+def changed_keys(before: str | None, config: TrainConfig) -> str:
+    """The settings that change what is computed and had another value in `before`, an earlier run's YAML."""
+    try:
+        earlier = parse_yaml(before or "")
+    except ConfigError:
+        earlier = None
+    if not isinstance(earlier, dict):
+        return "its own is unknown"
+    for old, new in RENAMED_KEYS.items():
+        if old in earlier:
+            earlier[new] = RENAMED_VALUES.get(earlier[old], earlier[old])
+    defaults, ignored = plain(type(config)()), BOOKKEEPING
+    if config.lr_schedule == "cosine":
+        ignored = ignored - {"niter"}  # where the schedule ends
+    now = plain(config)
+    changed = {key for key in now if key not in ignored and now[key] != earlier.get(key, defaults[key])}
+    return "; ".join(line for line in to_yaml(config).splitlines() if line.partition(":")[0] in changed)
 
 
 def init_weights(config: TrainConfig, trainer: Any, source: str, note: Callable[[str], None]) -> None:

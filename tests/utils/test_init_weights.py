@@ -20,7 +20,8 @@ def made(seed=0, box=16, ngf=2, ndf=2, dialect="tf1", attention=True, ema=0.0, g
     )  # fmt: skip
     paddle.seed(seed)
     architecture = Architecture(ngf, ndf, (32, 32), (box, box), dialect, contextual_attention=attention)
-    objective, optimization = Objective(gan_loss_alpha=gan, coarse_only=coarse), Optimization(ema_decay=ema)
+    objective = Objective(gan_loss_alpha=gan, pretrain_coarse_network=coarse)
+    optimization = Optimization(ema_decay=ema)
     return config, Trainer(architecture, objective, optimization, np.random.default_rng(0))
 
 

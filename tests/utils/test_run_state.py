@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +11,17 @@ import pytest
 
 from trainer import Architecture, Objective, Optimization, Trainer
 from utils.checkpoint import CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
-from utils.config import TrainConfig
-from utils.run_state import Progress, find_checkpoint, list_digest, restore_run, save_run, training_arrays
+from utils.config import TrainConfig, to_yaml
+from utils.run_state import (
+    Progress,
+    changed_keys,
+    find_checkpoint,
+    learning_rate,
+    list_digest,
+    restore_run,
+    save_run,
+    training_arrays,
+)
 
 
 def config(resume):
@@ -58,7 +68,7 @@ def attention_run(contextual_attention, coarse_only=False, updates=0):
         pretrain_coarse_network=coarse_only,
     )
     architecture = Architecture(2, 2, (32, 32), (16, 16), contextual_attention=contextual_attention)
-    objective = Objective(gan_loss_alpha=0.0, coarse_only=coarse_only)
+    objective = Objective(gan_loss_alpha=0.0, pretrain_coarse_network=coarse_only)
     trainer = Trainer(architecture, objective, Optimization(), np.random.default_rng(0))
     mask = np.zeros((1, 1, 32, 32), np.float32)
     mask[:, :, 8:16, 8:16] = 1
@@ -99,3 +109,32 @@ def test_an_older_checkpoint_had_contextual_attention(tmp_path):
     assert restore_run(*attention_run(True), path, {}, pytest.fail) == Progress(3, 3)
     with pytest.raises(CheckpointError, match="contextual_attention: true and is another network"):
         restore_run(*attention_run(False), path, {}, pytest.fail)
+
+
+def test_what_changed_since_a_checkpoint():
+    config = TrainConfig(train_data_path="list.txt")
+    assert changed_keys(to_yaml(config), config) == ""
+    assert changed_keys(to_yaml(config), dataclasses.replace(config, niter=5, keep_checkpoints=9)) == ""
+    other = dataclasses.replace(config, lr=0.5, netG={"ngf": 8})
+    assert changed_keys(to_yaml(config), other) == "lr: 0.5; netG: {input_dim: 3, ngf: 8}"
+    # a checkpoint of an earlier version: keys of other names, and none for what came since
+    old = to_yaml(config).replace("precision: fp32", "amp: float16").replace("cache_mb", "cache_megabytes")
+    old = "".join(line + "\n" for line in old.splitlines() if not line.startswith(("hole:", "lr_", "ema", "val_")))
+    assert changed_keys(old + "max_rollbacks: 3\n", config) == "precision: fp32"
+    assert changed_keys(old, dataclasses.replace(config, precision="fp16")) == ""
+    assert changed_keys(None, config) == changed_keys("[", config) == "its own is unknown"
+    cosine = dataclasses.replace(config, lr_schedule="cosine", niter=50)
+    assert changed_keys(to_yaml(dataclasses.replace(cosine, niter=60)), cosine) == "niter: 50"
+
+
+def test_the_learning_rate_is_a_function_of_the_iteration():
+    constant = TrainConfig(lr=0.5)
+    assert {learning_rate(constant, k) for k in (1, 7, 100_000)} == {0.5}
+    steps = TrainConfig(lr=0.5, lr_schedule="steps", lr_steps=(10, 20), lr_decay=0.5)
+    assert [learning_rate(steps, k) for k in (1, 10, 11, 20, 21, 99)] == [0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+    cosine = TrainConfig(lr=0.5, lr_schedule="cosine", lr_warmup=4, lr_min=0.1, niter=24)
+    assert [learning_rate(cosine, k) for k in (1, 2, 4)] == [0.125, 0.25, 0.5]
+    assert learning_rate(cosine, 14) == pytest.approx(0.3) and learning_rate(cosine, 24) == pytest.approx(0.1)
+    assert learning_rate(cosine, 9) == pytest.approx(0.1 + 0.4 * (1 + 0.5**0.5) / 2)
+    falling = [learning_rate(cosine, k) for k in range(4, 25)]
+    assert falling == sorted(falling, reverse=True)

@@ -155,7 +155,7 @@ def test_critics_start_fresh_where_there_are_none():
 
 def test_after_pretraining_the_coarse_stage_alone():
     """The refinement network has no moments then: it was never moved."""
-    coarse, both = build(objective=Objective(coarse_only=True)), build(seed=1)
+    coarse, both = build(objective=Objective(pretrain_coarse_network=True)), build(seed=1)
     train(coarse, [0])
     arrays = training_arrays(coarse)
     assert not any(array.any() for name, array in arrays.items() if "/moment1/fine_generator" in name)
