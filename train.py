@@ -172,7 +172,7 @@ def build_loader(config: TrainConfig, lists: Lists, start: int, ranks: Ranks, re
     dataset = PhotoDataset(lists.paths, config.image_shape[:2], config.seed, config.random_crop,
                            config.horizontal_flip, config.scale_range, config.cache_mb)  # fmt: skip
     return TrainLoader(
-        dataset, config.batch_size * config.accumulate, lists.holes, config.mask_batch_same, config.seed,
+        dataset, ranks.batch_size(config), lists.holes, config.mask_batch_same, config.seed,
         config.num_workers, start, config.max_bad_images, warn=report, rank=ranks.rank, ranks=ranks.size,
     )  # fmt: skip
 

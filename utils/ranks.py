@@ -60,6 +60,13 @@ class Ranks:
             paddle.distributed.all_reduce(shared, op=paddle.distributed.ReduceOp.MAX)
             return int(shared.numpy()[0])
 
+    def batch_size(self, config: TrainConfig) -> int:
+        """Of a whole batch, over all ranks and parts. Raises UserError where the ranks cannot share it evenly."""
+        if config.batch_size % self.size:
+            raise UserError(f"batch_size {config.batch_size} cannot be shared evenly by {self.size} ranks; "
+                            f"make it a multiple of {self.size}")  # fmt: skip
+        return config.batch_size * config.accumulate
+
     def agree_on_checkpoint(self, config: TrainConfig, folder: str, found: str | None) -> str | None:
         """What rank 0 found to resume from, for all ranks: the others would see a folder that is changing."""
         if self.size == 1 or config.resume != "latest":
