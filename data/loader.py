@@ -63,7 +63,7 @@ class TrainLoader:
     seed: of the holes; batch b has the same ones wherever the stream starts.
     num_workers: processes that load samples; 0: load in this process. Batches are the same for any number.
         Workers are forked when the loader is made: build it before large work starts threads.
-    start: number of the first batch, for a run that goes on.
+    start: number of the first batch, for a run that is resumed.
     max_bad_images: more different files than this that cannot be used end the stream.
     prefetch: batches loaded ahead by the workers.
     warn: called with one line for each bad file, once.

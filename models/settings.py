@@ -1,4 +1,4 @@
-"""What a trainer is told: names and meanings as in `configs/config.yaml`, which explains them."""
+"""The settings of a trainer; names and meanings are those of `configs/config.yaml`."""
 
 from __future__ import annotations
 

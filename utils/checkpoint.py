@@ -240,7 +240,7 @@ def rotate_checkpoints(folder: str, keep: int, every: int = 0) -> None:
 def set_aside_newer(folder: str, iteration: int) -> list[str]:
     """Renames the checkpoints of later iterations and returns the new names.
 
-    For a run that goes on from an earlier one: those are damaged, or of a course that was left. Among the
+    For a run that resumes from an earlier one: those are damaged, or of a run segment that was left. Among the
     checkpoints they would pass for the newest, and rotation would remove good ones in their place.
     """
     renamed = []

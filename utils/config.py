@@ -45,7 +45,7 @@ FREEFORM_PROTOCOLS = ("freeform-thin", "freeform-medium", "freeform-thick")
 PROTOCOLS = (*BOX_PROTOCOLS, *MASK_PROTOCOLS, *FREEFORM_PROTOCOLS)
 """Where the holes of an evaluation come from."""
 SCHEDULES = ("constant", "steps", "cosine")
-"""How the learning rate goes on after the warm-up; see `utils.run_state.learning_rate`."""
+"""The learning rate after the warm-up; see `utils.run_state.learning_rate`."""
 MAX_BATCH_PIXELS = 1 << 30  # 12 GiB as float32 RGB
 
 # Keys that change what a run writes or how long it takes, not what a step computes: left out of the digest.

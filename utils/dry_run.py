@@ -17,7 +17,7 @@ from utils.run_state import learning_rate
 from utils.visualization import image_grid, to_uint8, write_image
 
 IMAGE = "dry_run.png"  # the first batch
-STATES = 3  # besides a weight: its gradient and Adam's two moments
+STATES = 3  # of a weight, in addition to itself: its gradient and Adam's two moments
 
 
 def show_settings(config: TrainConfig, device: str, paths: Sequence[str], costs: dict, cost: Any) -> None:

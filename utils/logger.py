@@ -101,7 +101,7 @@ def warn(line: str) -> None:
 class TextLog:
     """Appends lines to a text file, each written out at once, and shows them on the terminal.
 
-    path: the file; its folder is made if it is missing. resume_at: None, or the iteration a run goes on
+    path: the file; its folder is made if it is missing. resume_at: None, or the iteration a run resumes
     from: the lines of later iterations, which will be computed again, are cut off first, so that the log
     stays unbroken and holds every iteration once. Paths of this machine are shortened: the project's
     folder is left out, the home folder becomes ~. Raises UserError.
