@@ -33,7 +33,7 @@ RENAMED_VALUES = {"none": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # of p
 GONE_KEYS = {
     **{old: f"its name is {new}" for old, new in RENAMED_KEYS.items()},
     "amp": "its name is precision: fp32, fp16 or bf16",
-    "max_rollbacks": "a value that is not finite stops the run; resume it with --resume, with a lower lr if it comes back",
+    "max_rollbacks": "a value that is not finite stops the run; use --resume, with a lower lr if it comes back",
     "cuda": "choose the device with --device gpu or --device cpu" + COUNTS,
     "gpu_ids": "choose the device with --device and CUDA_VISIBLE_DEVICES" + COUNTS,
     "data_with_subfolder": "folders are always searched with their subfolders; remove the key" + COUNTS,
