@@ -156,7 +156,7 @@ def describe(
 def find_holes(config: TestConfig, names: list[str]) -> DrawnHoles | SavedHoles:
     size = config.image_shape[:2]
     if config.protocol in ("mask_dir", "mask_list"):
-        return saved_holes(config.protocol, config.mask_path, names, config.holes_per_image, size)
+        return saved_holes(config.protocol, config.mask_path, names, config.masks_per_image, size)
     boxes = config.mask_shape, config.margin, config.max_delta_shape
     return DrawnHoles(config.protocol, size, *boxes, config.seed)
 
@@ -190,12 +190,12 @@ def evaluate(args: argparse.Namespace) -> None:
         prepare_folder(os.path.join(output, folder))
 
     measurements, pictures = [], []
-    samples = Samples(chosen, names, holes, config.holes_per_image, size, config.eval_crop, warn)
+    samples = Samples(chosen, names, holes, config.masks_per_image, size, config.eval_crop, warn)
     # Sums over a batch are grouped by its size, which moves outputs by 1e-6 and now and then a level of the
     # result by one. A CPU gains nothing from batches, and its figures do not depend on them at all.
     batch_size = 1 if device == "cpu" else config.eval_batch_size
     complete = functools.partial(completions, tester, batch_size=batch_size, baselines=args.baselines)
-    total, unit = len(chosen) * config.holes_per_image, "image" if config.holes_per_image == 1 else "hole"
+    total, unit = len(chosen) * config.masks_per_image, "image" if config.masks_per_image == 1 else "hole"
     with show_progress(total, unit) as advance:
         calls = (functools.partial(measure, call) for call in complete(samples))
         for picture, measured in run_ahead(calls, config.num_workers):
@@ -203,7 +203,7 @@ def evaluate(args: argparse.Namespace) -> None:
             if len(pictures) < PICTURES and picture.sample.number == 0:
                 pictures.append(picture)
             if args.save_images:
-                save_images(output, picture, config.holes_per_image)
+                save_images(output, picture, config.masks_per_image)
             advance(1)
     skipped = skipped_reasons(samples)
     if not measurements:

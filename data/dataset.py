@@ -1,4 +1,4 @@
-"""Paths of photographs -> training samples, each a pure function of the seed and its number."""
+"""Paths of images -> training samples, each a pure function of the seed and its number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORDER_STREAM, CROP_STREAM, REPLACEMENT_STREAM = 0, 1, 2
 
 
 class PhotoDataset:
-    """An endless, numbered sequence of crops; each epoch visits every photograph once, in its own order.
+    """An endless, numbered sequence of crops; each epoch visits every image once, in its own order.
 
     paths: image files.
     image_size: (height, width) of the samples.
@@ -28,7 +28,7 @@ class PhotoDataset:
     horizontal_flip: mirror every second sample, at random.
     scale_range: (lowest, highest) factor by which an image is resized before the crop, drawn log-uniformly;
         never so low that the crop no longer fits. Only with random_crop.
-    cache_megabytes: decoded images kept in memory, per process, until this much is used.
+    cache_mb: decoded images kept in memory, per process, until this much is used.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class PhotoDataset:
         random_crop: bool = True,
         horizontal_flip: bool = False,
         scale_range: Sequence[float] = (1.0, 1.0),
-        cache_megabytes: float = 0,
+        cache_mb: float = 0,
     ):
         if not len(paths):
             raise DataError("there are no images to load; the list of paths is empty")
@@ -57,7 +57,7 @@ class PhotoDataset:
         self._epoch = -1
         self._order = np.empty(0, np.int64)
         self._cache = {}
-        self._cache_left = int(cache_megabytes * 2**20)
+        self._cache_left = int(cache_mb * 2**20)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -80,7 +80,7 @@ class PhotoDataset:
         raise DataError(f"{MAX_ATTEMPTS} images in a row cannot be used, e.g. {ImageError(path, reason)}; "
                         "check the list and the disk")
 
-    def photograph(self, number: int, unusable: Container[str] = ()) -> str:
+    def source_path(self, number: int, unusable: Container[str] = ()) -> str:
         """The path that sample `number` comes from where the files in `unusable` failed."""
         paths = [self.paths[index] for index in self._candidates(number)]
         return next((path for path in paths if path not in unusable), paths[0])

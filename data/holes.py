@@ -14,8 +14,7 @@ import numpy as np
 from data.dataset import center_crop, resize
 from data.decode import ImageError, decode_image
 from data.file_list import DataError, one_line, read_file_list
-from data.freeform import STYLES, freeform_mask
-from data.masks import boxes_to_mask, center_box, random_box, shrink_box
+from data.masks import STYLES, boxes_to_mask, center_box, freeform_mask, random_box, shrink_box
 
 # Second word of the seeds drawn here; training uses others, below 20.
 STREAMS = {"random_box": 20, **{name: 21 + i for i, name in enumerate(STYLES)}}

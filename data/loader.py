@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
@@ -19,24 +19,34 @@ import numpy as np
 
 from data.dataset import ImageError, PhotoDataset
 from data.file_list import DataError
-from data.masks import boxes_to_mask, random_box, shrink_box
+from data.masks import TrainingHoles
 
-BOX_STREAM = 3  # second word of the seed; the data set uses 0..2
+BOX_STREAM, HOLE_STREAM = 3, 4  # second word of the seed; the data set uses 0..2
 WORKER_ENDED = ("a data worker ended unexpectedly (killed, or out of memory?); "
                 "fewer workers (num_workers) need less memory")
-Sample = tuple[np.ndarray, list[tuple[str, str]]]
+Hole = tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]  # see TrainingHoles.draw
+
+
+class Sample(NamedTuple):
+    """uint8 [H,W,3], [(path, reason) of files that failed on the way], and a hole where each sample draws its own."""
+
+    pixels: np.ndarray
+    bad: list[tuple[str, str]]
+    hole: Hole | None = None
 
 
 class Batch(NamedTuple):
     """image float32 [N,3,H,W] RGB in [-1, 1]; mask float32 [M,1,H,W], 1 = hole; box int64 [M,4].
 
-    box is (top, left, height, width) of the box that the local critic sees; the hole is that box shrunk.
+    box is (top, left, height, width) of the box that the local critic sees; the hole lies inside. distance: None
+    where every hole is that box shrunk, else float32 [M,1,height,width], pixels to the nearest known one.
     M is 1 where all samples share one mask, N otherwise.
     """
 
     image: np.ndarray
     mask: np.ndarray
     box: np.ndarray
+    distance: np.ndarray | None = None
 
 
 def _print_warning(message: str) -> None:
@@ -48,12 +58,12 @@ class TrainLoader:
 
     dataset: where the samples come from.
     batch_size: samples in a batch, over all ranks.
-    box_size, margin, max_delta: (rows, columns), see masks.random_box and masks.shrink_box.
+    holes: where boxes and holes come from.
     mask_batch_same: one box and one hole for the whole batch, as in TF1, or one for each sample.
-    seed: of the boxes; batch b has the same ones wherever the stream starts.
+    seed: of the holes; batch b has the same ones wherever the stream starts.
     num_workers: processes that load samples; 0: load in this process. Batches are the same for any number.
         Workers are forked when the loader is made: build it before large work starts threads.
-    start: number of the first batch, for a run that goes on.
+    start: number of the first batch, for a run that is resumed.
     max_bad_images: more different files than this that cannot be used end the stream.
     prefetch: batches loaded ahead by the workers.
     warn: called with one line for each bad file, once.
@@ -61,6 +71,7 @@ class TrainLoader:
         r * batch_size / R ... of it, with their boxes, so that all ranks together give the same batches as
         one process alone.
 
+    waited: seconds spent in next() so far.
     position: number of the next batch, which is how many were handed out since batch 0.
     bad_images: path -> reason of each file that could not be used so far.
     Raises DataError from the constructor (the box does not fit) and from next().
@@ -70,9 +81,7 @@ class TrainLoader:
         self,
         dataset: PhotoDataset,
         batch_size: int,
-        box_size: Sequence[int],
-        margin: Sequence[int] = (0, 0),
-        max_delta: Sequence[int] = (0, 0),
+        holes: TrainingHoles,
         mask_batch_same: bool = True,
         seed: int = 0,
         num_workers: int = 0,
@@ -92,19 +101,20 @@ class TrainLoader:
         self._batch_size = batch_size
         self._share = batch_size // ranks
         self._first = rank * self._share
-        self._box_size = box_size
-        self._margin = margin
-        self._max_delta = max_delta
+        self._holes = holes
+        # Boxes are drawn one after the other for a whole batch, other holes each by its own number, so by the workers
+        self._hole_a_sample = holes.kind != "box" and not mask_batch_same
         self._mask_batch_same = mask_batch_same
         self._seed = seed
         self._max_bad_images = max_bad_images
         self._warn = warn
         self._closed = False
         self._executor = None
-        self._boxes_and_holes(start)  # raises now, not after the workers have started
+        self.waited = 0.0
         if num_workers > 0:
             self._executor = ProcessPoolExecutor(
-                num_workers, multiprocessing.get_context("fork"), _start_worker, (dataset, os.getpid()))
+                num_workers, multiprocessing.get_context("fork"), _start_worker,
+                (dataset, holes if self._hole_a_sample else None, seed, os.getpid()))
             self._submitted = start * self._share
             self._pending = deque()
             # The first submissions fork the workers, which have to be born deaf to SIGTERM: see _end_with_parent.
@@ -121,32 +131,34 @@ class TrainLoader:
     def __next__(self) -> Batch:
         if self._closed:
             raise DataError("the loader is closed; no more batches can be read")
+        started = time.perf_counter()
         height, width = self._dataset.image_size
         image = np.empty((self._share, 3, height, width), np.float32)
+        drawn = []
         try:
             for place in range(self._share):
-                pixels, bad = self._sample(self._number(self.position, place))
-                self._note(bad)
+                sample = self._sample(self._number(self.position, place))
+                self._note(sample.bad)
                 # dtype: NumPy 1 would divide in float16.
-                np.divide(pixels.transpose(2, 0, 1), 127.5, out=image[place], dtype=np.float32)
+                np.divide(sample.pixels.transpose(2, 0, 1), 127.5, out=image[place], dtype=np.float32)
+                drawn.append(sample.hole)
+            image -= 1.0
+            boxes, masks, distances = zip(*(drawn if self._hole_a_sample else self._draw_holes(self.position)))
         except DataError:
             self.close()
             raise
-        image -= 1.0
-        boxes, holes = self._boxes_and_holes(self.position)
-        if not self._mask_batch_same:
-            own = slice(self._first, self._first + self._share)
-            boxes, holes = boxes[own], holes[own]
         self.position += 1
-        return Batch(image, boxes_to_mask(holes, (height, width)), np.array(boxes, np.int64))
+        self.waited += time.perf_counter() - started
+        distance = None if self._holes.kind == "box" else np.stack(distances)[:, None]
+        return Batch(image, np.stack(masks)[:, None].astype(np.float32), np.array(boxes, np.int64), distance)
 
-    def photographs(self, batch: int) -> list[str]:
-        """Paths of the photographs of a batch that was handed out, of all ranks, in the batch's order.
+    def source_paths(self, batch: int) -> list[str]:
+        """Paths of the images of a batch that was handed out, of all ranks, in the batch's order.
 
-        A photograph that another rank alone found unusable is named instead of its replacement.
+        An image that another rank alone found unusable is named instead of its replacement.
         """
         numbers = range(batch * self._batch_size, (batch + 1) * self._batch_size)
-        return [self._dataset.photograph(number, self.bad_images) for number in numbers]
+        return [self._dataset.source_path(number, self.bad_images) for number in numbers]
 
     def close(self) -> None:
         """End the workers; the stream gives no more batches. Closing twice does no harm."""
@@ -161,13 +173,13 @@ class TrainLoader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _boxes_and_holes(self, batch: int) -> tuple[list, list]:
-        rng = np.random.default_rng([self._seed, BOX_STREAM, batch])
-        boxes, holes = [], []
-        for _ in range(1 if self._mask_batch_same else self._batch_size):
-            boxes.append(random_box(self._dataset.image_size, self._box_size, self._margin, rng))
-            holes.append(shrink_box(boxes[-1], self._max_delta, rng))
-        return boxes, holes
+    def _draw_holes(self, batch: int) -> list[Hole]:
+        """The holes of a batch, or this rank's part of them, where they are not drawn with the samples."""
+        stream = BOX_STREAM if self._holes.kind == "box" else HOLE_STREAM
+        rng = np.random.default_rng([self._seed, stream, batch])
+        drawn = [self._holes.draw(rng) for _ in range(1 if self._mask_batch_same else self._batch_size)]
+        self._note(self._holes.take_bad())
+        return drawn if self._mask_batch_same else drawn[self._first : self._first + self._share]
 
     def _number(self, batch: int, place: int) -> int:
         """The data set's number of this rank's sample at a place of a batch."""
@@ -183,7 +195,7 @@ class TrainLoader:
 
     def _sample(self, number: int) -> Sample:
         if self._executor is None:
-            return self._dataset.load(number)
+            return load_sample(self._dataset, self._holes if self._hole_a_sample else None, self._seed, number)
         try:
             sample = self._pending.popleft().result()
         except BrokenProcessPool:
@@ -196,20 +208,29 @@ class TrainLoader:
             if path in self.bad_images:
                 continue
             self.bad_images[path] = reason
-            self._warn(f"{ImageError(path, reason)}; another image takes its place")
+            self._warn(f"{ImageError(path, reason)}; another one takes its place")
             if len(self.bad_images) > self._max_bad_images:
                 first = "; ".join(str(ImageError(*item)) for item in list(self.bad_images.items())[:3])
                 raise DataError(f"{len(self.bad_images)} images cannot be used, more than max_bad_images "
                                 f"({self._max_bad_images}) allows, e.g. {first}")
 
 
+def load_sample(dataset: PhotoDataset, holes: TrainingHoles | None, seed: int, number: int) -> Sample:
+    """Sample `number` with a hole of its own, a function of both seeds and the number alone; None: without a hole."""
+    pixels, bad = dataset.load(number)
+    if holes is None:
+        return Sample(pixels, bad)
+    hole = holes.draw(np.random.default_rng([seed, HOLE_STREAM, number]))
+    return Sample(pixels, bad + holes.take_bad(), hole)
+
+
 # Set in worker processes only: sending the data set with every task would send all its paths each time.
-_worker_dataset: PhotoDataset | None = None
+_worker_source: tuple[PhotoDataset, TrainingHoles | None, int] | None = None
 
 
-def _start_worker(dataset: PhotoDataset, parent: int) -> None:
-    global _worker_dataset
-    _worker_dataset = dataset
+def _start_worker(dataset: PhotoDataset, holes: TrainingHoles | None, seed: int, parent: int) -> None:
+    global _worker_source
+    _worker_source = dataset, holes, seed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -236,4 +257,4 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _load_in_worker(number: int) -> Sample:
-    return _worker_dataset.load(number)
+    return load_sample(*_worker_source, number)

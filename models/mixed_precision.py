@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import paddle
 
-PRECISIONS = ("none", "float16", "bfloat16")
+PRECISIONS = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}  # Paddle's names
 
 # Paddle would put matrix products in 16 bits as well, but those of the attention go into a sharp softmax, and a
 # critic's score is a sum of tens of thousands of terms.
@@ -17,24 +17,24 @@ FLOAT32_OPERATIONS = ("matmul", "matmul_v2", "linear", "linear_v2", "mul")
 
 
 class MixedPrecision:
-    """Calls networks with their convolutions in float16 or bfloat16; "none" just calls them.
+    """Calls networks with their convolutions in fp16 or bf16; "fp32" just calls them.
 
     float32_layers: layers of the networks, without convolutions, that get float32 whatever the one before them makes.
     """
 
-    def __init__(self, kind: str = "none", float32_layers=()):
-        if kind not in PRECISIONS:
-            raise ValueError(f"mixed precision must be one of {PRECISIONS}, not {kind!r}")
-        self.kind = kind
-        if kind != "none":
+    def __init__(self, precision: str = "fp32", float32_layers=()):
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        self.dtype = PRECISIONS[precision]
+        if self.dtype:
             for layer in float32_layers:
                 layer.register_forward_pre_hook(lambda _, inputs: all_in_float32(inputs))
 
     def __call__(self, network, *inputs):
         """network(*inputs), a tensor or a tuple of them (or of None); floats come back as float32."""
-        if self.kind == "none":
+        if self.dtype is None:
             return network(*inputs)
-        with paddle.amp.auto_cast(level="O1", dtype=self.kind, custom_black_list=FLOAT32_OPERATIONS):
+        with paddle.amp.auto_cast(level="O1", dtype=self.dtype, custom_black_list=FLOAT32_OPERATIONS):
             outputs = network(*inputs)
         return all_in_float32(outputs) if isinstance(outputs, tuple) else all_in_float32((outputs,))[0]
 

@@ -112,8 +112,6 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python train.py --dry-run": Run(add=TRAIN, after=PLACES2),
     "python train.py --dry-run train_data_path=train_list.txt val_data_path=val_list.txt":
         Run(add=TRAIN, makes=["dry_run.png"]),
-    "python train.py --dry-run first_batch.png batch_size=8":
-        Run(add=TRAIN, after=PLACES2, makes=["first_batch.png"]),
     "python train.py":
         Run(add=[*TRAIN, "expname=new"], after=PLACES2,
             makes=["checkpoints/places2/hole_new/checkpoint_00000001.npz", "checkpoints/places2/hole_new/train.txt"]),
@@ -140,13 +138,11 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python tools/plot_log.py docs/with_critics/train.txt --output docs/with_critics/curves.png":
         Run(makes=["docs/with_critics/curves.png"]),
     "python tools/plot_log.py train.txt --output docs/released_curves.png": Run(makes=["docs/released_curves.png"]),
-    "python tools/to_visualdl.py checkpoints/places2/hole_benchmark":
-        NotRun("needs VisualDL; tests/tools/test_to_visualdl.py runs it with a stand-in"),
 
     # Evaluation
     "python test.py --baselines val_data_path=val_list.txt":
         Run(add=SIZES, makes=["checkpoints/places2/hole_benchmark/results.png"]),
-    "python test.py --baselines val_data_path=val_list.txt protocol=random_box holes_per_image=5 --output random_box":
+    "python test.py --baselines val_data_path=val_list.txt protocol=random_box masks_per_image=5 --output random_box":
         Run(add=SIZES, makes=["random_box/test.txt"]),
     "python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
     "val_data_path=val_list.txt":
@@ -168,7 +164,7 @@ COMMANDS: dict[str, Run | NotRun] = {
 
     "python tools/study.py --train train_list.txt --val val_list.txt --dry-run": Run(),
     "python tools/learning_curve.py checkpoints/places2/hole_benchmark val_data_path=val_list.txt "
-    "protocol=random_box holes_per_image=5":
+    "protocol=random_box masks_per_image=5":
         NotRun("starts test.py again and again; tests/tools/test_learning_curve.py runs it with a stand-in"),
 
     # Weights

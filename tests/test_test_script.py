@@ -271,7 +271,7 @@ def test_random_holes_depend_on_the_seed_and_the_place(script, place: Path, tmp_
 @pytest.mark.parametrize("protocol", ["random_box", "freeform-thin", "freeform-thick"])
 def test_saved_masks_give_the_same_figures(script, place: Path, tmp_path: Path, protocol: str) -> None:
     """tools/make_masks.py, then protocol mask_list and, renamed after the photographs, mask_dir."""
-    holes = [f"protocol={protocol}", "seed=3", "holes_per_image=2"]
+    holes = [f"protocol={protocol}", "seed=3", "masks_per_image=2"]
     drawn = evaluate(script, place, tmp_path / "a", *holes)
     assert [(row["index"], row["hole_number"]) for row in drawn[:4]] == [
         ("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")
@@ -281,7 +281,7 @@ def test_saved_masks_give_the_same_figures(script, place: Path, tmp_path: Path, 
     make_masks = load_script("tools/make_masks.py")
     assert make_masks.main([str(masks), "--config", str(place / "config.yaml"), *holes]) == 0
     assert len(list(masks.glob("*.png"))) == 14  # the photographs that cannot be read have holes, too
-    by_list = ["protocol=mask_list", f"mask_path={masks}/masks.txt", "holes_per_image=2"]
+    by_list = ["protocol=mask_list", f"mask_path={masks}/masks.txt", "masks_per_image=2"]
     listed = evaluate(script, place, tmp_path / "b", *by_list)
     assert listed[0]["hole"] == "000000_0.png"
     names = ["photo 0", "photo 1", "cut", "photo 2", "photo 3", "photo 4", "empty"]
@@ -444,7 +444,7 @@ def errors(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "no mask folder": (["protocol=mask_dir", "mask_path=absent"], "mask_path: the folder of masks absent"),
         "masks missing": (["protocol=mask_dir", f"mask_path={tmp_path}"], "7 of 7 masks are not in"),
         "few masks": (["protocol=mask_list", f"mask_path={tmp_path}"], "has 1 masks, but 7 photographs"),
-        "holes": (["holes_per_image=2"], "holes_per_image must be 1 with protocol center"),
+        "holes": (["masks_per_image=2"], "masks_per_image must be 1 with protocol center"),
         "crop": (["eval_crop=middle"], "eval_crop must be center, fit, stretch or [height, width]"),
         "side": (["image_shape=[36,40,3]"], "divisible by 8"),
         "no run": (["expname=other"], "hole_other: holds no checkpoint: train first (python train.py"),

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.faults.harness import CONFIG
+from tests.faults.harness import CONFIG, Place, assert_same_checkpoint
+from utils.checkpoint import load_checkpoint
+from utils.options import parse_arguments
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train.py"
 
@@ -33,35 +35,35 @@ def run(place, *options):
 
 def test_dry_run(place):
     before = set(place.iterdir())
-    done = run(place, "--dry-run", "amp=bfloat16", "niter=100")
+    done = run(place, "--dry-run", "precision=bf16", "niter=100")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "warning: amp: bfloat16 needs a GPU and is off on the CPU"
+    assert done.stderr.splitlines()[-1] == "warning: precision: bf16 needs a GPU and is off on the CPU"
     assert set(place.iterdir()) - before == {place / "dry_run.png"}
     assert cv2.imread(str(place / "dry_run.png")).shape == (20 + 128, 3 * 128 + 8, 3)  # viz_max_out is 1
     text = done.stdout
-    assert "\namp: none\n" in text and "\nphotographs: 4 in photos\n" in text
+    assert "\nprecision: fp32\n" in text and "\nimages: 4 in photos\n" in text
     for line in (
         r"generator, layer +output +parameters +MFLOP",
         r"  coarse_generator.conv1 +2x32x32 +252 +0\.5",
         r"  fine_generator.contextual_attention +8x8x8 +0 +0\.0",
         r"global_critic, layer +output +parameters +MFLOP",
         r"  linear +1 +33 +0\.0",
-        r"operations of an iteration, batches of 2: [\d.]+ GFLOP: 2 critic updates of .*",
-        r"memory, estimated: [\d.]+ MiB and work space: .*",
-        r"not trained by crops so small: up to 8 of 9 weights a channel of coarse_generator.conv9_atrous, .*",
-        r"memory, measured: .*",
+        r"an iteration, batches of 2: [\d.]+ GFLOP: 2 critic updates of .*",
+        r"estimated memory: [\d.]+ MiB = .*",
+        r"crops too small for coarse_generator.conv9_atrous, .*: up to 8 of 9 kernel taps .*",
+        r"measured memory: .*",
         r"first batch: dry_run.png",
-        r"first iteration: [\d.]+ s, 3 batches of 2",
-        r"second iteration: [\d.]+ s, 3 batches of 2",
+        r"iteration 1: [\d.]+ s",
+        r"iteration 2: [\d.]+ s",
         r"100 iterations like the second: \d+ .*",
-        r"Iter: \[2/100\] l1: .* grad_norm_g: [\d.]+ speed: .*",
+        r"Iter: \[2/100\] l1: .* grad_norm_g: [\d.]+ lr: 0.0001 speed: .* left",
     ):
         assert re.search(f"^{line}$", text, re.MULTILINE), line
 
 
-def test_dry_run_of_the_coarse_stage_and_picture_elsewhere(place):
-    done = run(place, "--dry-run", "seen.png", "pretrain_coarse_network=true")
-    assert done.returncode == 0 and (place / "seen.png").is_file() and not (place / "dry_run.png").exists()
+def test_dry_run_of_the_coarse_stage(place):
+    done = run(place, "--dry-run", "pretrain_coarse_network=true")
+    assert done.returncode == 0
     assert "fine_generator" not in done.stdout and "critic, layer" not in done.stdout
     assert "GFLOP: a generator update without critics\n" in done.stdout
 
@@ -69,14 +71,81 @@ def test_dry_run_of_the_coarse_stage_and_picture_elsewhere(place):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dry-run", ""], "error: --dry-run: the picture's name is empty: leave it out for dry_run.png"),
-        (["--dry-run", "seen"], "error: cannot write seen: give it a suffix that names an image format, e.g. .png"),
-        (["--dry-run", "away/seen.png"], "error: cannot write away/seen.png: No such file or directory"),
-        (["--dry-run", "amp=true"], "error: command line ('amp=true'): amp must be one of none, float16, bfloat16"),
+        (["--dry-run", "seen.png"], "error: command line ('seen.png'): write key=value"),
+        (["--dry-run", "amp=true"], "key amp is not used here: its name is precision"),
+        (["--resume", "gone.npz"], "error: gone.npz: no such checkpoint; --resume alone takes the newest one"),
+        (["init_from=gone.npz"], "error: gone.npz: no such checkpoint"),
+        (["hole=gone"], "error: the file list gone does not exist"),
     ],
 )
 def test_refusals(place, options, message):
     done = run(place, *options)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1]
-    assert sorted(path.name for path in place.iterdir()) == ["config.yaml", "photos"]
+    assert not list(place.rglob("*.npz")) and not list(place.rglob("train.txt"))
+
+
+@pytest.mark.parametrize(
+    ("line", "overrides"),
+    [
+        ("", []),
+        ("--dry-run niter=3", ["niter=3"]),
+        ("lr=1 --dry-run niter=3 --seed 4", ["lr=1", "niter=3", "seed=4"]),
+        ("--resume", ["resume=latest"]),
+        ("--resume niter=3", ["niter=3", "resume=latest"]),
+        ("--resume run/c.npz niter=3", ["niter=3", "resume=run/c.npz"]),
+    ],
+)
+def test_words_behind_options(line, overrides):
+    arguments = parse_arguments(line.split())
+    assert (arguments.dry_run, arguments.overrides) == ("--dry-run" in line, overrides)
+
+
+FEATURES = [
+    "hole=mixed", "mask_batch_same=false", "accumulate=2", "batch_size=1", "ema_decay=0.9", "lr_schedule=steps",
+    "lr_steps=[3, 6]", "lr_decay=0.5", "lr_warmup=2", "snapshot_save_iter=2",
+]  # fmt: skip
+VALIDATION = ["val_iter=2", "val_count=2"]
+
+
+def test_every_feature_resumes_bit_equal_and_validation_changes_nothing(place, tmp_path_factory):
+    """Straight; stopped and resumed; without validation and with workers: one result."""
+    (place / "photos").rename(place / "originals")
+    runs = []
+    for name in ("straight", "stopped", "unwatched"):
+        folder = tmp_path_factory.mktemp(name)
+        runs.append(Place(folder, place / "originals"))
+    straight, stopped, unwatched = runs
+    straight.run(*FEATURES, *VALIDATION, "niter=8")
+    stopped.run(*FEATURES, *VALIDATION, "niter=5")
+    stopped.run(*FEATURES, *VALIDATION, "niter=8", "--resume")
+    unwatched.run(*FEATURES, "num_workers=2", "niter=8")
+    for other in (stopped, unwatched):
+        assert_same_checkpoint(other.checkpoints()[8], straight.checkpoints()[8])
+    assert any(name.startswith("ema/") for name in load_checkpoint(str(straight.checkpoints()[8]))[0])
+    rates = [straight.logged()[k]["lr"] for k in range(1, 9)]
+    assert rates == pytest.approx([5e-5, 1e-4, 1e-4, 5e-5, 5e-5, 5e-5, 2.5e-5, 2.5e-5])
+
+    metrics = (straight.run_folder / "metrics.csv").read_text()
+    assert metrics == (stopped.run_folder / "metrics.csv").read_text() and metrics.count("\n") == 5
+    assert straight.log.read_text().count("\nVal: [") == stopped.log.read_text().count("\nVal: [") == 4
+    rows = [line.split(",") for line in metrics.splitlines()[1:]]
+    best = int(max(rows, key=lambda row: float(row[1]))[0])
+    arrays, meta = load_checkpoint(str(straight.run_folder / "best.npz"))
+    assert meta["iteration"] == best and meta["validation"]["psnr"] == pytest.approx(max(float(r[1]) for r in rows))
+    assert not (unwatched.run_folder / "metrics.csv").exists()
+
+
+def test_a_new_run_from_the_weights_of_another(place):
+    first = Place(place / "new", place / "photos") if (place / "new").mkdir() is None else None
+    first.run("niter=2", "snapshot_save_iter=2")
+    start = str(first.checkpoints()[2])
+    first.run("niter=1", "expname=second", f"init_from={start}", "lr=1e-20")
+    second = first.folder / "checkpoints/faults/hole_second"
+    assert "# weights of " in (second / "train.txt").read_text()
+    (ours, meta), (theirs, _) = (load_checkpoint(str(p)) for p in (second / "checkpoint_00000001.npz", start))
+    for name in theirs:
+        if "optimizer" not in name:
+            assert np.array_equal(ours[name], theirs[name]), name
+    assert meta["iteration"] == 1 and meta["position"] == 3
+    first.run("niter=2", "expname=second", "init_from=gone.npz", "--resume")  # needed at the start alone

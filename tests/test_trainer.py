@@ -10,7 +10,7 @@ import pytest
 
 from tests import golden_weights, oracle
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer, clip_by_average_norm
-from utils.run.training_state import training_arrays
+from utils.run_state import training_arrays
 
 BOTH = pytest.mark.parametrize("dialect", ["tf1", "pytorch"])
 BOXES = np.array([[5, 9, 16, 16], [2, 0, 16, 16], [16, 13, 16, 16]])
@@ -298,7 +298,7 @@ def test_clip_by_average_norm_by_hand():
 def test_gradient_clip_reaches_the_optimizer():
     """Adam's first moment after one step is half the gradient it was given (beta1 0.5)."""
     limit = 1e-3
-    free, clipped = build(), build(optimization=Optimization(lr=1e-3, gradient_clip=limit))
+    free, clipped = build(), build(optimization=Optimization(lr=1e-3, gradient_clip=True, gradient_clip_value=limit))
     norms = [trainer.train_generator(example())["grad_norm_g"] for trainer in (free, clipped)]
     assert norms[0] == norms[1]  # reported as it was before
     halves = [training_arrays(trainer) for trainer in (free, clipped)]
@@ -320,7 +320,7 @@ def test_gradient_clip_reaches_the_optimizer():
 
 
 def test_coarse_only():
-    trainer, batch = build(Objective(coarse_only=True, discount_gamma=0.9)), example()
+    trainer, batch = build(Objective(pretrain_coarse_network=True, spatial_discounting_gamma=0.9)), example()
     assert list(trainer.networks()) == ["generator"] and list(trainer.optimizers()) == ["generator_optimizer"]
     before = parameters(trainer)
     weights = {name: value for (_, name), value in before.items()}
@@ -335,7 +335,7 @@ def test_coarse_only():
     known = np.mean(np.abs(coarse - batch.image) * (1 - batch.mask)) / np.mean(1 - batch.mask)
     assert scalars["ae"] == pytest.approx(1.2 * known, rel=1e-4)
 
-    hidden, shown_coarse, completed, offsets = trainer.complete(batch.image, batch.mask)
+    hidden, shown_coarse, completed, offsets = trainer.inpaint(batch.image, batch.mask)
     assert offsets is None and hidden.shape == shown_coarse.shape == completed.shape
 
 
@@ -348,7 +348,7 @@ def test_without_contextual_attention(dialect):
     scalars = trainer.train_generator(example())
     assert list(scalars) == ["l1", "ae", "wgan_g", "g", "grad_norm_g"]
     assert changed(start, parameters(trainer)) >= named(trainer, "generator")
-    hidden, coarse, completed, offsets = trainer.complete(example().image, example().mask)
+    hidden, coarse, completed, offsets = trainer.inpaint(example().image, example().mask)
     assert offsets is None and hidden.shape == coarse.shape == completed.shape
 
 
@@ -375,7 +375,7 @@ def test_critic_sees_the_mask(each, dialect):
     assert trainer.local_critic.dis_conv_module.conv1.conv.weight.shape[1] == 3
     scalars = {**trainer.critic_losses(batch, alphas)[1], **trainer.generator_losses(batch)[1]}
 
-    _, _, fake, _ = trainer.complete(batch.image, batch.mask)
+    _, _, fake, _ = trainer.inpaint(batch.image, batch.mask)
     mask = np.broadcast_to(batch.mask, (3, 1, 32, 32))
 
     def seen(x):
@@ -416,7 +416,7 @@ def test_weights_of_the_losses():
     assert found["g"] == pytest.approx(2 * found["l1"] + 3 * found["ae"] + 0.5 * found["wgan_g"], rel=1e-5)
     assert found["d"] == pytest.approx(found["wgan_d"] + 7 * found["wgan_gp"], rel=1e-5)
     # the global critic's part counts four times: seen by how much more than once
-    _, _, fake, _ = plain.complete(batch.image, batch.mask)
+    _, _, fake, _ = plain.inpaint(batch.image, batch.mask)
     weights = {name: value.numpy() for name, value in plain.global_critic.state_dict().items()}
     made = oracle.critic(weights, fake)[0].mean()
     real = oracle.critic(weights, batch.image)[0].mean()
@@ -428,7 +428,7 @@ def test_weights_of_the_losses():
 def test_mosaic():
     objective = Objective(mask_type="mosaic", mosaic_unit_size=5)
     trainer, batch = build(objective), example()
-    hidden, coarse, completed, offsets = trainer.complete(batch.image, batch.mask)
+    hidden, coarse, completed, offsets = trainer.inpaint(batch.image, batch.mask)
     shown = oracle.mosaic(batch.image, batch.mask, 5)
     assert np.abs(hidden - shown).max() <= 1e-6
     weights = {name: value.numpy() for name, value in trainer.generator.state_dict().items()}
@@ -451,7 +451,7 @@ def test_mosaic():
 
 def test_complete_keeps_known_pixels_and_needs_no_gradients():
     trainer, batch = build(), example()
-    hidden, _, completed, _ = trainer.complete(batch.image, batch.mask)
+    hidden, _, completed, _ = trainer.inpaint(batch.image, batch.mask)
     known = np.broadcast_to(batch.mask == 0, batch.image.shape)
     assert np.array_equal(completed[known], batch.image[known])
     assert not hidden[~known].any()

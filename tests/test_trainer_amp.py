@@ -11,7 +11,7 @@ import pytest
 from tests.half import Half
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer
 from utils.checkpoint import CheckpointError
-from utils.run.training_state import restore_training, training_arrays
+from utils.run_state import restore_training, training_arrays
 
 
 @pytest.fixture
@@ -19,10 +19,11 @@ def half(monkeypatch):
     return Half(monkeypatch)
 
 
-def build(amp="float16", **objective):
+def build(precision="fp16", **objective):
     paddle.seed(3)
     architecture = Architecture(4, 4, image_size=(32, 32), box_size=(16, 16))
-    return Trainer(architecture, Objective(**objective), Optimization(lr=1e-3, amp=amp), np.random.default_rng(0))
+    optimization = Optimization(lr=1e-3, precision=precision)
+    return Trainer(architecture, Objective(**objective), optimization, np.random.default_rng(0))
 
 
 def example(seed=0):
@@ -45,9 +46,9 @@ def assert_same(found, expected):
     assert [key for key in found if not np.array_equal(found[key], expected[key])] == []
 
 
-@pytest.mark.parametrize("amp", ["none", "float16", "bfloat16"])
-def test_which_passes_are_in_mixed_precision(half, amp):
-    trainer, on = half.watch(build(amp), rounding=False), amp != "none"
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", ""), ("fp16", "float16"), ("bf16", "bfloat16")])
+def test_which_passes_are_in_mixed_precision(half, precision, kind):
+    trainer, on = half.watch(build(precision), rounding=False), precision != "fp32"
     trainer.train_critics(example())
     networks = [("generator", on), ("local_critic", on), ("global_critic", on)]
     assert half.seen == [*networks, ("local_critic", False), ("global_critic", False)]  # the last two: the penalty
@@ -55,9 +56,9 @@ def test_which_passes_are_in_mixed_precision(half, amp):
     trainer.train_generator(example())
     assert half.seen == networks
     del half.seen[:]
-    trainer.complete(example().image, example().mask)
+    trainer.inpaint(example().image, example().mask)
     assert half.seen == [("generator", False)]
-    assert {call["dtype"] for call in half.calls} == ({amp} if on else set())
+    assert {call["dtype"] for call in half.calls} == ({kind} if on else set())
 
 
 def test_the_attention_gets_float32(half):
@@ -66,7 +67,7 @@ def test_the_attention_gets_float32(half):
     refinement = trainer.generator.fine_generator
     refinement.pmconv6.register_forward_post_hook(lambda *x: x[2].astype("float16"))
     refinement.contextual_attention.register_forward_pre_hook(lambda _, x: dtypes.extend(value.dtype for value in x))
-    expected = build("none").train_generator(example())
+    expected = build("fp32").train_generator(example())
     assert trainer.train_generator(example())["l1"] == pytest.approx(expected["l1"], rel=1e-3)
     assert dtypes == [paddle.float32] * 3
 
@@ -80,7 +81,7 @@ def test_the_coarse_stage_alone(half):
 
 def test_a_scale_changes_nothing_in_float32(half):
     """It is a power of two: losses, norms, weights and moments are the same bits."""
-    plain, scaled, unscaled = build("none"), build("float16"), build("bfloat16")
+    plain, scaled, unscaled = build("fp32"), build("float16"), build("bfloat16")
     for seed in (0, 2):
         expected = step(plain, seed)
         found = step(scaled, seed)
@@ -92,7 +93,7 @@ def test_a_scale_changes_nothing_in_float32(half):
 
 
 def test_float16_is_near_float32(half):
-    plain, low = build("none"), half.watch(build())
+    plain, low = build("fp32"), half.watch(build())
     expected, found = step(plain), step(low)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=0.05, abs=2e-3), name
@@ -106,7 +107,7 @@ def test_the_scale_saves_small_gradients(half):
         trainer = half.watch(build(**tiny))
         trainer.loss_scales["generator_optimizer"].scale = scale
         norms.append(trainer.train_generator(example())["grad_norm_g"])
-    exact = build("none", **tiny).train_generator(example())["grad_norm_g"]
+    exact = build("fp32", **tiny).train_generator(example())["grad_norm_g"]
     assert norms[0] == pytest.approx(exact, rel=0.05)
     assert norms[1] < 0.8 * exact  # rounded to 0 on their way
 
@@ -179,13 +180,13 @@ def test_going_on_is_exact(half):
 
 
 def test_checkpoints_of_runs_with_and_without_a_scale(half):
-    plain, scaled = build("none"), build()
+    plain, scaled = build("fp32"), build()
     for trainer in (plain, scaled):
         step(trainer)
     scaled.loss_scales["critic_optimizer"].state = [8.0, 3]
     arrays = training_arrays(scaled)
     assert arrays["loss_scale/critic_optimizer"].tolist() == [8.0, 3.0]
-    assert restore_training(build("none"), arrays, "there") == []
+    assert restore_training(build("fp32"), arrays, "there") == []
     other = build()
     fresh = ["loss_scale/generator_optimizer", "loss_scale/critic_optimizer"]
     assert restore_training(other, training_arrays(plain), "there") == fresh

@@ -14,7 +14,7 @@ import pytest
 
 from tests import golden_weights, oracle
 from trainer import Architecture, Objective, Optimization, Trainer
-from utils.run.training_state import training_arrays
+from utils.run_state import training_arrays
 
 BOTH = pytest.mark.parametrize("dialect", ["tf1", "pytorch"])
 PORT_NAMES = {"generator": "netG", "local_critic": "localD", "global_critic": "globalD"}
@@ -23,7 +23,7 @@ PORT_NAMES = {"generator": "netG", "local_critic": "localD", "global_critic": "g
 def build(channels, critic_channels, size, box, dialect, gamma=0.9):
     """A trainer whose weights are still random. Both originals ran with gamma 0.9."""
     architecture = Architecture(channels, critic_channels, (size, size), (box, box), dialect)
-    return Trainer(architecture, Objective(discount_gamma=gamma), Optimization(), np.random.default_rng(0))
+    return Trainer(architecture, Objective(spatial_discounting_gamma=gamma), Optimization(), np.random.default_rng(0))
 
 
 def as_floats(scalars):

@@ -41,7 +41,7 @@ from tester import Tester
 from trainer import Architecture, Objective, Optimization, Trainer
 from utils.checkpoint import save_checkpoint
 from utils.device import MemoryMeter, process_memory, set_device
-from utils.run.training_state import training_arrays
+from utils.run_state import training_arrays
 
 PHOTOS = (
     "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg",

@@ -3,7 +3,7 @@
     python tools/learning_curve.py RUN_FOLDER [--output FOLDER] [key=value ...]
 
 The protocol is the run's configuration's (its config.yaml), changed by key=value as for test.py, e.g.
-val_data_path=LIST protocol=random_box holes_per_image=5; to have more than the newest checkpoints train with
+val_data_path=LIST protocol=random_box masks_per_image=5; to have more than the newest checkpoints train with
 keep_every_iter. Random holes are drawn by that configuration's seed, which was the training's: curves of runs with
 different seeds are of the same holes only with seed=0 added to each.
 
@@ -72,7 +72,7 @@ def saved_masks(config: TestConfig, photographs: Sequence[str]) -> list[str]:
     if config.protocol not in MASK_PROTOCOLS:
         return []
     names, size = image_names(photographs), config.image_shape[:2]
-    holes = saved_holes(config.protocol, config.mask_path, names, config.holes_per_image, size)
+    holes = saved_holes(config.protocol, config.mask_path, names, config.masks_per_image, size)
     return [path for paths in holes.paths for path in paths]
 
 

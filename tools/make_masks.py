@@ -4,7 +4,7 @@
     python tools/make_masks.py masks protocol=freeform-thick image_shape=[256,256,3] seed=0 --count 100
 
 writes FOLDER/000000_0.png (photograph 0, hole 0; white is the hole), ... and FOLDER/masks.txt. Exactly the
-holes that `python test.py` draws for the same protocol, image_shape, seed and holes_per_image, whatever the
+holes that `python test.py` draws for the same protocol, image_shape, seed and masks_per_image, whatever the
 photographs are; with the files,
 
     python test.py protocol=mask_list mask_path=FOLDER/masks.txt
@@ -38,7 +38,7 @@ def write_masks(config: TestConfig, folder: Path, photos: int) -> int:
     prepare_folder(str(folder))
     names = []
     for index in range(photos):
-        for number in range(config.holes_per_image):
+        for number in range(config.masks_per_image):
             mask = holes.hole(index, number).mask
             names.append(f"{index:06d}_{number}.png")
             write_image(folder / names[-1], np.repeat(mask[..., None] * np.uint8(255), 3, axis=2))

@@ -39,7 +39,7 @@ from utils.evaluation.comparison import (  # noqa: E402
 from utils.evaluation.comparison_table import Difference, Table, Value, tables_csv, tables_text  # noqa: E402
 from utils.evaluation.report import portable_command, prepare_folder  # noqa: E402
 from utils.mean_weights import is_mean_of, mean_path  # noqa: E402
-from utils.run.state import changed_settings, list_digest  # noqa: E402
+from utils.run_state import changed_settings, list_digest  # noqa: E402
 from utils.scripts import command_line, evaluation_digest, is_evaluated, mark_evaluated, run_script  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
@@ -51,7 +51,7 @@ ROWS = {
     "without_critics": ("gan_loss_alpha=0",),
 }
 MAIN_PAIR = (FULL, "without_attention")
-PROTOCOLS = {"center": ("protocol=center",), "random_box": ("protocol=random_box", "holes_per_image=5")}
+PROTOCOLS = {"center": ("protocol=center",), "random_box": ("protocol=random_box", "masks_per_image=5")}
 SECOND_LIST = "urban_val.txt"  # of repeated structure; taken if it lies beside the configuration's val_data_path
 OWN = {"expname", "seed", *(change.partition("=")[0] for changes in ROWS.values() for change in changes)}
 

@@ -21,6 +21,9 @@ import numpy as np
 
 from utils.cli import UserError, one_line
 
+# The generator that comes with the project, where there is one; see checkpoints/README.md.
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RELEASED = os.path.join(PROJECT, "checkpoints", "released", "generator.npz")
 FORMAT_VERSION = 1
 _NAME = re.compile(r"checkpoint_(\d{8,})\.npz")
 _STALE = re.compile(r"(checkpoint_\d{8,}\.npz|train\.txt|config\.yaml)\.tmp-\d+")
@@ -182,6 +185,11 @@ def checkpoint_path(folder: str, iteration: int) -> str:
     return os.path.join(folder, f"checkpoint_{iteration:08d}.npz")
 
 
+def checkpoint_iteration(path: str) -> int:
+    """The iteration in the name of a run's checkpoint."""
+    return int(_NAME.fullmatch(os.path.basename(path))[1])
+
+
 def list_checkpoints(folder: str) -> list[tuple[int, str]]:
     """(iteration, path) of every checkpoint in the folder, oldest first; a missing folder holds none."""
     try:
@@ -232,7 +240,7 @@ def rotate_checkpoints(folder: str, keep: int, every: int = 0) -> None:
 def set_aside_newer(folder: str, iteration: int) -> list[str]:
     """Renames the checkpoints of later iterations and returns the new names.
 
-    For a run that goes on from an earlier one: those are damaged, or of a course that was left. Among the
+    For a run that resumes from an earlier one: those are damaged, or of a run segment that was left. Among the
     checkpoints they would pass for the newest, and rotation would remove good ones in their place.
     """
     renamed = []
@@ -267,9 +275,9 @@ def load_parameters(network: Any, arrays: Mapping[str, np.ndarray], source: str)
     differing = [name for name in shared if wanted[name] != given[name]]
     forms = [f"{name} is {_form(given[name])}, not {_form(wanted[name])}" for name in differing]
     problems = [
-        _listed("missing", [name for name in wanted if name not in given]),
-        _listed("left over", [name for name in given if name not in wanted]),
-        _listed("of another shape or type", forms),
+        listed("missing", [name for name in wanted if name not in given]),
+        listed("left over", [name for name in given if name not in wanted]),
+        listed("of another shape or type", forms),
     ]
     if not any(problems):
         network.set_state_dict(dict(arrays))
@@ -292,7 +300,8 @@ def _form(form: tuple[list[int], str]) -> str:
     return f"{form[1]} {form[0]}"
 
 
-def _listed(what: str, names: list[str]) -> str:
+def listed(what: str, names: list[str]) -> str:
+    """"5 missing: a, b, c and 2 more" for a message; empty where there are no names."""
     if not names:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

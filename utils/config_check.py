@@ -13,6 +13,10 @@ from typing import Any
 
 from utils.cli import UserError, one_line
 
+HOLES = ("box", "freeform", "mixed")
+"""The holes of training; any other value of `hole` is the path of a list or folder of masks."""
+MAX_SIDE = 4096
+MAX_COUNT = 10**9
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 Check = Callable[[Any], Any]
@@ -22,7 +26,7 @@ class ConfigError(UserError):
     """The configuration cannot be used; the message names the file or the key."""
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """``value`` for an error message, short."""
     text = one_line(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
@@ -33,7 +37,7 @@ def integer(low: int, high: int) -> Check:
 
     def check(value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}, not {shown(value)}")
+            raise ValueError(f"must be a whole number from {low} to {high}, not {short_repr(value)}")
         return value
 
     return check
@@ -58,16 +62,16 @@ def number(low: float, high: float, above: bool = False, below: bool = False) ->
             and not (below and value == high)
         )
         if not inside:
-            raise ValueError(f"{wanted}, not {shown(value)}")
+            raise ValueError(f"{wanted}, not {short_repr(value)}")
         return float(value)
 
     return check
 
 
-def flag(value: Any) -> bool:
+def boolean(value: Any) -> bool:
     """true or false."""
     if type(value) is not bool:
-        raise ValueError(f"must be true or false, not {shown(value)}")
+        raise ValueError(f"must be true or false, not {short_repr(value)}")
     return value
 
 
@@ -76,7 +80,7 @@ def text(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"must be text, not {shown(value)}: put it in quotes")
+        raise ValueError(f"must be text, not {short_repr(value)}: put it in quotes")
     if "\0" in value:
         raise ValueError("must not contain a zero character")
     return value
@@ -87,7 +91,7 @@ def folder_name(value: Any) -> str:
     name = text(value)
     spaced = name != name.strip() or not name.isprintable()
     if not name or spaced or name in (".", "..") or re.search(r"[/\\]", name):
-        raise ValueError(f"must be a name usable for a folder, without slashes, not {shown(name)}")
+        raise ValueError(f"must be a name usable for a folder, without slashes, not {short_repr(name)}")
     if len(name.encode()) > 100:
         raise ValueError("must be at most 100 bytes long")
     return name
@@ -98,7 +102,7 @@ def choice(*options: str) -> Check:
 
     def check(value: Any) -> str:
         if value not in options:
-            raise ValueError(f"must be one of {', '.join(options)}, not {shown(value)}")
+            raise ValueError(f"must be one of {', '.join(options)}, not {short_repr(value)}")
         return value
 
     return check
@@ -106,24 +110,61 @@ def choice(*options: str) -> Check:
 
 def resume_value(value: Any) -> bool | str:
     """false, true or "latest" (the newest checkpoint of the run's folder), or a path."""
-    if value is True:
+    if value is True or value == "true":
         return "latest"
-    if value is None or value is False or value == "":
+    if value is None or value is False or value in ("", "false"):
         return False
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"must be false, true, latest or a path, not {shown(value)}")
+        raise ValueError(f"must be false, true, latest or a path, not {short_repr(value)}")
     return value
 
 
-def several(count: int, item: Check) -> Check:
+def sequence(count: int, item: Check) -> Check:
     """A list of ``count`` values, each checked by ``item``; becomes a tuple."""
 
     def check(value: Any) -> tuple:
         if not isinstance(value, (list, tuple)) or len(value) != count:
-            raise ValueError(f"must be a list of {count} values, not {shown(value)}")
+            raise ValueError(f"must be a list of {count} values, not {short_repr(value)}")
         try:
             return tuple(item(v) for v in value)
         except ValueError as error:
             raise ValueError(f"must be a list of {count} values, each of which {error}") from None
 
     return check
+
+
+def even(check: Check) -> Check:
+    """A whole number that the check allows, and even."""
+
+    def checked(value: Any) -> int:
+        if check(value) % 2:
+            raise ValueError(f"must be even (the last layers have half as many channels), not {value}")
+        return value
+
+    return checked
+
+
+def hole_source(value: Any) -> str:
+    """A word of HOLES or a path."""
+    if not text(value):
+        raise ValueError(f"must be {', '.join(HOLES)} or the path of a list or folder of masks")
+    return value
+
+
+def milestones(value: Any) -> tuple[int, ...]:
+    """A rising list of iterations, perhaps empty."""
+    good = isinstance(value, (list, tuple)) and all(type(item) is int and 0 < item <= MAX_COUNT for item in value)
+    if not good or list(value) != sorted(set(value)):
+        raise ValueError(f"must be a rising list of iterations such as [60000, 80000], not {short_repr(value)}")
+    return tuple(value)
+
+
+def eval_crop(value: Any) -> str | tuple[int, int]:
+    """A word for the part of an image that is evaluated, or its height and width."""
+    if value in ("center", "fit", "stretch"):
+        return value
+    try:
+        return sequence(2, integer(8, MAX_SIDE))(value)
+    except ValueError:
+        wanted = f"center, fit, stretch or [height, width] with sides from 8 to {MAX_SIDE}"
+        raise ValueError(f"must be {wanted}, not {short_repr(value)}") from None

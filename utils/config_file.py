@@ -1,4 +1,4 @@
-"""Reading a configuration file without letting it harm the program, and the keys it may not have.
+"""Reading a configuration file safely, and the keys that it may not have.
 
 YAML can carry objects, and text whose expansion fills the memory; configurations need neither.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from utils.cli import one_line
-from utils.config_check import ConfigError, shown
+from utils.config_check import ConfigError, short_repr
 
 MAX_BYTES = 1 << 16
 MAX_DEPTH = 16
@@ -23,39 +23,20 @@ COUNTS = (
     "; in a file of the earlier ports also divide niter, print_iter, viz_iter and snapshot_save_iter by "
     "n_critic: an iteration here is n_critic critic updates and one generator update"
 )
+RENAMED_KEYS = {
+    "amp": "precision",
+    "cache_megabytes": "cache_mb",
+    "keep_every_iter": "keep_checkpoint_interval",
+    "holes_per_image": "masks_per_image",
+}
+RENAMED_VALUES = {"none": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # of precision
 GONE_KEYS = {
+    **{old: f"its name is {new}" for old, new in RENAMED_KEYS.items()},
+    "amp": "its name is precision: fp32, fp16 or bf16",
+    "max_rollbacks": "a value that is not finite stops the run; use --resume, with a lower lr if it comes back",
     "cuda": "choose the device with --device gpu or --device cpu" + COUNTS,
     "gpu_ids": "choose the device with --device and CUDA_VISIBLE_DEVICES" + COUNTS,
     "data_with_subfolder": "folders are always searched with their subfolders; remove the key" + COUNTS,
-    "DATASET": "use dataset_name",
-    "DATA_FLIST": "use train_data_path and val_data_path",
-    "IMG_SHAPES": "use image_shape",
-    "HEIGHT": "use mask_shape: [height, width]",
-    "WIDTH": "use mask_shape: [height, width]",
-    "MAX_DELTA_HEIGHT": "use max_delta_shape: [height, width]",
-    "MAX_DELTA_WIDTH": "use max_delta_shape: [height, width]",
-    "VERTICAL_MARGIN": "use margin: [vertical, horizontal]",
-    "HORIZONTAL_MARGIN": "use margin: [vertical, horizontal]",
-    "MAX_ITERS": "use niter",
-    "TRAIN_SPE": "use snapshot_save_iter",
-    "VAL_PSTEPS": "use viz_iter",
-    "STATIC_VIEW_SIZE": "use viz_max_out",
-    "LOG_DIR": "use dataset_name and expname: runs lie in checkpoints/<dataset_name>/<mask_type>_<expname>",
-    "MODEL_RESTORE": "use resume",
-    "RANDOM_SEED": "use seed",
-    "GPU_ID": "choose the device with --device and CUDA_VISIBLE_DEVICES",
-    "NUM_GPUS": "choose the device with --device and CUDA_VISIBLE_DEVICES",
-    "GAN": "the critics are always WGAN-GP; remove the key",
-    "AE_LOSS": "use ae_loss_alpha (0 turns the loss off)",
-    "L1_LOSS": "use l1_loss_alpha (0 turns the loss off)",
-    "PADDING": "use dialect: tf1 or pytorch",
-    "VAL": "previews are always made; remove the key",
-    "GRADS_SUMMARY": "gradient norms are always logged; remove the key",
-    **dict.fromkeys(
-        ("GLOBAL_DCGAN_LOSS_ALPHA", "LOAD_VGG_MODEL", "VGG_MODEL_FILE", "FEATURE_LOSS", "FEATURE_LOSS_ALPHA")
-        + ("GRAMS_LOSS", "GRAMS_LOSS_ALPHA", "TV_LOSS", "TV_LOSS_ALPHA"),
-        "not part of the paper's losses; remove the key",
-    ),
 }
 
 
@@ -84,7 +65,7 @@ def read_mapping(path: str) -> dict[str, Any]:
     if values is None:
         raise ConfigError(f"{path}: is empty: start from a copy of configs/config.yaml")
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold lines of the form key: value, not {shown(values)}")
+        raise ConfigError(f"{path}: must hold lines of the form key: value, not {short_repr(values)}")
     return values
 
 
@@ -115,7 +96,7 @@ class _PlainLoader(yaml.SafeLoader):
                 raise ConfigError(f"line {line}: a key must be a word")
             key = key_node.value  # as written: YAML 1.1 would turn a key called "on" into True
             if key in result:
-                raise ConfigError(f"line {line}: key {shown(key)} is given twice")
+                raise ConfigError(f"line {line}: key {short_repr(key)} is given twice")
             result[key] = self.construct_object(value_node, deep=True)
         return result
 

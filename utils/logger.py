@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -15,22 +16,54 @@ from utils.cli import UserError
 
 SCALARS = ("l1", "ae", "wgan_g", "wgan_d", "wgan_gp", "g", "d")
 _ITERATION = re.compile(r"(?:^|\s)Iter: \[(\d+)/(\d+)\](.*)")
+_VALIDATION = re.compile(r"^Val: \[(\d+)/\d+\]")
 _PAIR = re.compile(r"(\w+): (\S+)")
 
 
-class LogError(UserError):
-    """A log cannot be written; the message names the file."""
+def format_line(
+    iteration: int, total: int, scalars: Mapping[str, float], speed: float, seconds: float = 0, waiting: float = 0
+) -> str:
+    """``Iter: [100/500000] l1: 0.1235 ae: ... d: ... speed: 1.09 batches/s, 5.50 s/it, 3% wait, 6d8h left``
 
-
-def format_line(iteration: int, total: int, scalars: Mapping[str, float], speed: float) -> str:
-    """``Iter: [100/500000] l1: 0.123456 ae: ... d: ... speed: 1.09 batches/s``, speed in batches a second.
-
-    The scalars of the earlier ports come first, in their order; those there are none of are left out;
-    others follow in the order given.
+    The scalars of the earlier ports come first, in their order; those there are none of are left out; others follow
+    in the order given. speed: batches a second. seconds: of an iteration, for the time left; 0: unknown.
+    waiting: share of it spent waiting for data.
     """
     names = [name for name in SCALARS if name in scalars] + [name for name in scalars if name not in SCALARS]
-    losses = "".join(f"{name}: {scalars[name]:.6f} " for name in names)
-    return f"Iter: [{iteration}/{total}] {losses}speed: {speed:.2f} batches/s"
+    losses = "".join(f"{name}: {scalars[name]:.4g} " for name in names)
+    line = f"Iter: [{iteration}/{total}] {losses}speed: {speed:.2f} batches/s"
+    if seconds:
+        left = duration(seconds * (total - iteration)).replace(" min", "m").replace(" ", "")
+        line += f", {seconds:.{0 if seconds >= 100 else 2}f} s/it, {100 * waiting:.0f}% wait, {left} left"
+    return line
+
+
+def duration(seconds: float) -> str:
+    """A time for people, in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+class Pace:
+    """How fast a run goes, measured from one line of its log to the next.
+
+    batches: a `data.loader.TrainLoader`, or has its `position` and `waited`. iteration: done so far.
+    """
+
+    def __init__(self, batches: Any, iteration: int) -> None:
+        self._batches, self._last = batches, (iteration, batches.position, batches.waited, time.perf_counter())
+
+    def line(self, iteration: int, total: int, scalars: Mapping[str, float]) -> str:
+        """The log's line of an iteration."""
+        now = (iteration, self._batches.position, self._batches.waited, time.perf_counter())
+        iterations, used, waited, elapsed = (new - old for new, old in zip(now, self._last))
+        self._last = now
+        return format_line(iteration, total, scalars, used / elapsed, elapsed / iterations, waited / elapsed)
 
 
 def parse_line(line: str) -> dict[str, float] | None:
@@ -60,13 +93,18 @@ def show(text: str, stream: TextIO) -> None:
         pass
 
 
+def warn(line: str) -> None:
+    """A warning on standard error."""
+    show(f"warning: {line}", sys.stderr)
+
+
 class TextLog:
     """Appends lines to a text file, each written out at once, and shows them on the terminal.
 
-    path: the file; its folder is made if it is missing. resume_at: None, or the iteration a run goes on
+    path: the file; its folder is made if it is missing. resume_at: None, or the iteration a run resumes
     from: the lines of later iterations, which will be computed again, are cut off first, so that the log
     stays unbroken and holds every iteration once. Paths of this machine are shortened: the project's
-    folder is left out, the home folder becomes ~. Raises LogError.
+    folder is left out, the home folder becomes ~. Raises UserError.
     """
 
     def __init__(self, path: str, resume_at: int | None = None) -> None:
@@ -101,8 +139,8 @@ class TextLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _error(self, error: OSError) -> LogError:
-        return LogError(f"{self.path}: the log cannot be written: {error.strerror}")
+    def _error(self, error: OSError) -> UserError:
+        return UserError(f"{self.path}: the log cannot be written: {error.strerror}")
 
 
 def _cut_back(path: str, iteration: int) -> None:
@@ -111,8 +149,9 @@ def _cut_back(path: str, iteration: int) -> None:
         lines = file.readlines()
     kept = len(lines)
     for number, line in enumerate(lines):
-        values = parse_line(line.decode("utf-8", "replace"))
-        if not line.endswith(b"\n") or (values and values["iteration"] > iteration):
+        text = line.decode("utf-8", "replace")
+        match = _ITERATION.search(text) or _VALIDATION.search(text)
+        if not line.endswith(b"\n") or (match and int(match[1]) > iteration):
             kept = number
             break
     if kept == len(lines):

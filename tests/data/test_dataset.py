@@ -70,7 +70,7 @@ def test_sample_is_a_pure_function_of_seed_and_number(photos):
     options = {"horizontal_flip": True, "scale_range": (0.5, 2.0)}
     first = PhotoDataset(photos, (16, 16), 5, **options)
     straight = samples_of(first, 30)
-    second = PhotoDataset(photos, (16, 16), 5, cache_megabytes=1, **options)
+    second = PhotoDataset(photos, (16, 16), 5, cache_mb=1, **options)
     for _ in range(2):  # the second time from the cache
         for number in np.random.default_rng(0).permutation(30):
             assert np.array_equal(second.load(int(number))[0], straight[number])
@@ -79,7 +79,7 @@ def test_sample_is_a_pure_function_of_seed_and_number(photos):
 
 
 def test_cached_images_are_not_the_callers(photos):
-    dataset = PhotoDataset(photos[:1], (20, 20), 0, cache_megabytes=1)
+    dataset = PhotoDataset(photos[:1], (20, 20), 0, cache_mb=1)
     before = dataset.load(0)[0]
     dataset.load(0)[0][:] = 0
     assert np.array_equal(dataset.load(0)[0], before) and before.any()
@@ -89,13 +89,13 @@ def test_cache_saves_reading_within_its_budget(photos, monkeypatch):
     reads = []
     monkeypatch.setattr("data.dataset.decode_image", lambda path: reads.append(path) or decode_image(path))
     sizes = [decode_image(path).nbytes for path in photos]
-    samples_of(PhotoDataset(photos, (16, 16), 0, cache_megabytes=1), 70)
+    samples_of(PhotoDataset(photos, (16, 16), 0, cache_mb=1), 70)
     assert len(reads) == 7
     reads.clear()
     samples_of(PhotoDataset(photos, (16, 16), 0), 70)
     assert len(reads) == 70
     reads.clear()
-    samples_of(PhotoDataset(photos, (16, 16), 0, cache_megabytes=sum(sizes) / 2 / 2**20), 70)
+    samples_of(PhotoDataset(photos, (16, 16), 0, cache_mb=sum(sizes) / 2 / 2**20), 70)
     assert 7 < len(reads) < 70
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data import freeform
-from data.freeform import MAX_AREA, STYLES, _paint, freeform_mask
+from data import masks as freeform
 from data.holes import mask_checksum
+from data.masks import MAX_AREA, STYLES, _paint, freeform_mask
 
 
 def masks(name: str, count: int, size=(64, 64), seed: int = 0) -> list[np.ndarray]:
@@ -91,7 +91,7 @@ def test_sizes_grow_with_the_shorter_side() -> None:
 
 def test_boxes_are_three_in_thirteen_of_the_thicker_styles(monkeypatch) -> None:
     made = []
-    for kind in ("_boxes", "_strokes"):
+    for kind in ("_draw_boxes", "_draw_strokes"):
         mask = np.zeros((8, 8), np.uint8)
         monkeypatch.setattr(freeform, kind, lambda *_, kind=kind, mask=mask: made.append(kind) or mask)
     for name, low, high in (("freeform-thin", 0, 0), ("freeform-medium", 200, 260), ("freeform-thick", 200, 260)):
@@ -100,14 +100,14 @@ def test_boxes_are_three_in_thirteen_of_the_thicker_styles(monkeypatch) -> None:
         for _ in range(1000):
             freeform_mask(name, (8, 8), rng)
         assert len(made) == 1000
-        assert low <= made.count("_boxes") <= high
+        assert low <= made.count("_draw_boxes") <= high
 
 
 def test_boxes_keep_to_their_sizes_and_margin() -> None:
     style = STYLES["freeform-thick"]._replace(boxes=(1, 1))
     sides = set()
     for i in range(200):
-        places = np.argwhere(freeform._boxes(style, (256, 300), np.random.default_rng(i)))
+        places = np.argwhere(freeform._draw_boxes(style, (256, 300), np.random.default_rng(i)))
         low, high = places.min(axis=0), places.max(axis=0)
         assert (low >= 10).all() and (high <= (256 - 11, 300 - 11)).all()
         assert len(places) == (high - low + 1).prod()

@@ -8,9 +8,8 @@ import pytest
 
 from data.decode import ImageError
 from data.file_list import DataError
-from data.freeform import STYLES
 from data.holes import DrawnHoles, SavedHoles, crop_photo, mask_checksum, masks_by_name, masks_in_order
-from data.masks import random_box, shrink_box
+from data.masks import STYLES, random_box, shrink_box
 from utils.config import FREEFORM_PROTOCOLS
 
 

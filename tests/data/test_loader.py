@@ -15,6 +15,7 @@ import pytest
 from data.dataset import PhotoDataset
 from data.file_list import DataError
 from data.loader import TrainLoader
+from data.masks import TrainingHoles
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,9 +31,10 @@ def photos(tmp_path):
 
 
 def make(paths, cache=0, **options):
-    dataset = PhotoDataset(paths, (32, 32), seed=7, horizontal_flip=True, cache_megabytes=cache)
-    defaults = {"batch_size": 4, "box_size": (16, 16), "max_delta": (6, 6), "seed": 7}
-    return TrainLoader(dataset, **{**defaults, **options})
+    dataset = PhotoDataset(paths, (32, 32), seed=7, horizontal_flip=True, cache_mb=cache)
+    kind, box = options.pop("hole", "box"), options.pop("box_size", (16, 16))
+    holes = TrainingHoles(kind, (32, 32), box, options.pop("margin", (0, 0)), options.pop("max_delta", (6, 6)))
+    return TrainLoader(dataset, **{"batch_size": 4, "holes": holes, "seed": 7, **options})
 
 
 def take(count, *arguments, **options):
@@ -43,7 +45,8 @@ def take(count, *arguments, **options):
 def assert_same(first, second):
     assert len(first) == len(second)
     for one, other in zip(first, second):
-        for a, b in zip(one, other):
+        assert one.distance is other.distance is None
+        for a, b in zip(one[:3], other[:3]):
             assert a.dtype == b.dtype and np.array_equal(a, b)
 
 
@@ -129,7 +132,7 @@ def test_bad_files_are_named_once_and_counted(photos, workers):
     with make(photos, num_workers=workers, warn=warnings.append, max_bad_images=2) as loader:
         batches = [next(loader) for _ in range(9)]
         assert loader.bad_images == dict.fromkeys(photos[:2], "is truncated")
-    assert sorted(warnings) == [f"{path}: is truncated; another image takes its place" for path in photos[:2]]
+    assert sorted(warnings) == [f"{path}: is truncated; another one takes its place" for path in photos[:2]]
     assert_same(batches, take(9, photos, warn=lambda message: None))
 
 
@@ -161,7 +164,7 @@ def test_default_warning_goes_to_stderr(photos, capsys):
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == (f"warning: {photos[0]}: cannot be read: No such file or directory; "
-                          "another image takes its place\n")
+                          "another one takes its place\n")
 
 
 def workers_of_this_process():
@@ -222,7 +225,9 @@ def test_workers_do_not_outlive_a_killed_parent(photos):
         "import multiprocessing, sys, time\n"
         "from data.dataset import PhotoDataset\n"
         "from data.loader import TrainLoader\n"
-        "loader = TrainLoader(PhotoDataset(sys.argv[1:], (32, 32), 0), 2, (16, 16), num_workers=2)\n"
+        "from data.masks import TrainingHoles\n"
+        "loader = TrainLoader(PhotoDataset(sys.argv[1:], (32, 32), 0), 2, TrainingHoles('box', (32, 32), (16, 16)),\n"
+        "                     num_workers=2)\n"
         "next(loader)\n"
         "print(*[process.pid for process in multiprocessing.active_children()], flush=True)\n"
         "time.sleep(60)\n"
@@ -277,13 +282,13 @@ def test_photographs_of_a_batch(photos):
     with make(photos, warn=lambda line: None) as loader, make(photos, rank=1, ranks=2, warn=str) as second:
         for batch in range(8):
             next(loader), next(second)
-            for number, path in zip(range(4 * batch, 4 * batch + 4), loader.photographs(batch)):
+            for number, path in zip(range(4 * batch, 4 * batch + 4), loader.source_paths(batch)):
                 image = cv2.imread(path)
                 assert image is not None and dataset.load(number)[0].shape == (32, 32, 3)
                 assert path != photos[3]
-            assert len(second.photographs(batch)) == 4
+            assert len(second.source_paths(batch)) == 4
         assert list(loader.bad_images) == [photos[3]]
-        everything = [path for batch in range(8) for path in loader.photographs(batch)]
+        everything = [path for batch in range(8) for path in loader.source_paths(batch)]
         assert set(everything) == set(photos) - {photos[3]}
 
 

@@ -62,7 +62,7 @@ def test_lock_text(place):
 def test_occupied(place):
     place.run("niter=4")
     before = snapshot(place.run_folder)
-    assert "already holds a run; go on with --resume, or give" in place.refusal("niter=8")
+    assert "already holds a run; resume it with --resume, or give" in place.refusal("niter=8")
     shutil.copytree(place.run_folder, place.folder / "elsewhere")
     foreign = f"resume={place.folder}/elsewhere/checkpoint_00000004.npz"
     assert "already holds a run" in place.refusal(foreign, "niter=8")
@@ -115,12 +115,12 @@ def test_full_log(place):
     assert refusal.endswith("train.txt: the log cannot be written: No space left on device")
 
 
-@fault("keep_every_iter", "the newest checkpoints and every n-th stay")
+@fault("keep_checkpoint_interval", "the newest checkpoints and every n-th stay")
 def test_every_nth(place):
-    place.run("keep_checkpoints=2", "keep_every_iter=12")
+    place.run("keep_checkpoints=2", "keep_checkpoint_interval=12")
     assert sorted(place.checkpoints()) == [12, 24, 36, 40]
-    message = "keep_every_iter must be 0 or a multiple of snapshot_save_iter: 10 is not one of 4"
-    assert message in place.refusal("keep_every_iter=10")
+    message = "keep_checkpoint_interval must be 0 or a multiple of snapshot_save_iter: 10 is not one of 4"
+    assert message in place.refusal("keep_checkpoint_interval=10")
 
 
 @fault("going on from an earlier checkpoint", "later ones are set aside, not lost, and `latest` is the new course's")

@@ -68,7 +68,7 @@ def test_bad_photograph(place, photos, kind):
     name, make = BAD[kind]
     make(folder / name)
     output = place.run(f"train_data_path={folder}", preexec_fn=limited(8192))
-    assert output.count("another image takes its place") == 1 and f"{name}: " in output
+    assert output.count("another one takes its place") == 1 and f"{name}: " in output
     assert max(place.checkpoints()) == 40
 
 
@@ -91,7 +91,7 @@ def test_vanishing(place, photos):
     (folder / "1.png").unlink()
     (folder / "2.png").unlink()
     output = place.finish(process)
-    assert output.count("No such file or directory; another image takes its place") == 2
+    assert output.count("No such file or directory; another one takes its place") == 2
 
 
 @fault("more unusable photographs than max_bad_images", "one line that names some; exit code 2", long=False)
@@ -151,7 +151,7 @@ def test_unreadable_folder(place):
 def test_escaping_entries(place):
     (place.folder / "list.txt").write_text("photos/0.png\n../../../../../../../../../../etc/passwd\n/etc/hostname\n")
     output = place.run("train_data_path=list.txt", "niter=4")
-    assert output.count("another image takes its place") == 2 and "root:" not in output
+    assert output.count("another one takes its place") == 2 and "root:" not in output
     (place.folder / "list.txt").write_text("photos/0.png\n../../../../../../../../etc/absent.png\n")
     assert "1 of 2 files listed in list.txt are missing" in place.refusal("train_data_path=list.txt")
 

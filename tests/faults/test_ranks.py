@@ -18,7 +18,8 @@ inner = train.train_iteration
 def poisoned(config, trainer, batches):
     if batches.position == 15 and batches._first:
         following = batches._sample
-        batches._sample = lambda number: (following(number)[0] * np.float32(np.nan), [])
+        nan = np.full((32, 32, 3), np.nan, np.float32)
+        batches._sample = lambda number: following(number)._replace(pixels=nan)
         import numpy as np
     return inner(config, trainer, batches)
 train.train_iteration = poisoned

@@ -59,7 +59,7 @@ def stop_and_go_on(place, reference, number, code):
     os.kill(process.pid, number)
     output = place.finish(process, code)
     stopped = max(place.logged())
-    assert f"stopped after iteration {stopped}; go on with --resume" in output
+    assert f"stopped after iteration {stopped}; resume with --resume" in output
     assert 5 <= stopped < 40 and max(place.checkpoints()) == stopped
     go_on(place, reference)
 

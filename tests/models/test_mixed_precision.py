@@ -9,8 +9,8 @@ from models.mixed_precision import FLOAT32_OPERATIONS, LossScale, MixedPrecision
 from tests.half import Half
 
 
-@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_results_are_float32(kind, monkeypatch):
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_results_are_float32(precision, kind, monkeypatch):
     half = Half(monkeypatch)
     inside = []
 
@@ -18,16 +18,16 @@ def test_results_are_float32(kind, monkeypatch):
         inside.append(half.inside)
         return x.astype(kind), None, x.astype("int64")
 
-    low, nothing, whole = MixedPrecision(kind)(network, paddle.to_tensor([1.5, 3.0]))
+    low, nothing, whole = MixedPrecision(precision)(network, paddle.to_tensor([1.5, 3.0]))
     assert (low.dtype, nothing, whole.dtype) == (paddle.float32, None, paddle.int64)
     assert low.numpy().tolist() == [1.5, 3.0]
     assert inside == [True] and not half.inside
     assert half.calls == [{"level": "O1", "dtype": kind, "custom_black_list": FLOAT32_OPERATIONS}]
-    assert MixedPrecision(kind)(lambda x: x.astype(kind), paddle.ones([2])).dtype == paddle.float32
+    assert MixedPrecision(precision)(lambda x: x.astype(kind), paddle.ones([2])).dtype == paddle.float32
 
 
-@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_a_layer_that_gets_float32(kind, monkeypatch):
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_a_layer_that_gets_float32(precision, kind, monkeypatch):
     class Seen(paddle.nn.Layer):
         def forward(self, *inputs):
             self.inputs = inputs
@@ -36,7 +36,7 @@ def test_a_layer_that_gets_float32(kind, monkeypatch):
     Half(monkeypatch)
     x, exact = paddle.to_tensor([1.5, 3.0]), paddle.to_tensor([1.1])
     for layer, wanted in ((Seen(), "float32"), (Seen(), kind)):
-        mixed = MixedPrecision(kind if wanted == "float32" else "none", [layer])
+        mixed = MixedPrecision(precision if wanted == "float32" else "fp32", [layer])
         low = x.astype(kind)
         mixed(layer, low, low, exact, None)
         first, second, third, last = layer.inputs
@@ -52,11 +52,11 @@ def test_none_only_calls(monkeypatch):
         MixedPrecision("float8")
 
 
-@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_paddle_knows_the_arguments(kind):
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_paddle_knows_the_arguments(precision, kind):
     """The names of options and of the operations' list; Paddle warns that a CPU has nothing for it."""
     with pytest.warns(UserWarning, match="makes no effect"):
-        assert MixedPrecision(kind)(paddle.nn.Conv2D(1, 1, 1), paddle.ones([1, 1, 2, 2])).dtype == paddle.float32
+        assert MixedPrecision(precision)(paddle.nn.Conv2D(1, 1, 1), paddle.ones([1, 1, 2, 2])).dtype == paddle.float32
     white, black = paddle.amp.auto_cast.__globals__["_update_list"](None, FLOAT32_OPERATIONS, "O1", kind)
     assert "conv2d" in white and not white & set(FLOAT32_OPERATIONS)
     assert set(FLOAT32_OPERATIONS) <= black and {"softmax", "reduce_sum"} <= black

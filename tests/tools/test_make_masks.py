@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> list[str]:
 def test_masks_are_those_of_the_protocol(tmp_path: Path, config: list[str], capsys) -> None:
     """--count needs no list of photographs."""
     folder = tmp_path / "new" / "masks"
-    overrides = ["protocol=freeform-medium", "holes_per_image=2", "seed=6"]
+    overrides = ["protocol=freeform-medium", "masks_per_image=2", "seed=6"]
     assert make_masks.main([str(folder), *config, "--count", "3", *overrides]) == 0
     assert capsys.readouterr().out == f"6 masks, listed in {folder / 'masks.txt'}\n"
     names = [f"{index:06d}_{number}.png" for index in range(3) for number in range(2)]

@@ -15,7 +15,7 @@ from data.file_list import read_file_list
 from utils.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
 from utils.config import TestConfig, TrainConfig, load_config, run_folder, to_yaml
 from utils.evaluation.report import portable_command
-from utils.run.state import list_digest
+from utils.run_state import list_digest
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROWS = ["full", "without_attention", "without_discounting", "without_critics"]
@@ -119,7 +119,7 @@ def test_the_commands_are_what_the_scripts_take(scripts: Scripts, capsys) -> Non
     tested = [parse(command) for command in evaluations]
     settings = [load_config("c.yaml", TestConfig, args.overrides) for args in tested]
     assert {config.seed for config in settings} == {0}  # the same holes for all
-    assert [(c.val_data_path, c.protocol, c.holes_per_image) for c in settings[:4]] == [
+    assert [(c.val_data_path, c.protocol, c.masks_per_image) for c in settings[:4]] == [
         ("val.txt", "center", 1), ("val.txt", "random_box", 5),
         ("urban_val.txt", "center", 1), ("urban_val.txt", "random_box", 5),
     ]  # fmt: skip

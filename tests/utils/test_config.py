@@ -111,7 +111,7 @@ def test_instances_are_frozen_and_always_checked():
         ("netG: {nfg: 3}", "unknown key 'netG.nfg': did you mean ngf?"),
         ("qqqqqq: 3", "unknown key 'qqqqqq'"),
         ("GAN_LOSS_ALPHA: 1", "unknown key 'GAN_LOSS_ALPHA': did you mean gan_loss_alpha?"),
-        ("IMG_SHAPES: [1]", "key IMG_SHAPES is not used here: use image_shape"),
+        ("IMG_SHAPES: [1]", "unknown key 'IMG_SHAPES': did you mean image_shape?"),
         ("lr: fast", "lr must be a number above 0 and at most 1, not 'fast'"),
         ("lr: true", "lr must be a number above 0 and at most 1, not True"),
         ("lr: .nan", "lr must be a number above 0 and at most 1, not nan"),
@@ -125,7 +125,7 @@ def test_instances_are_frozen_and_always_checked():
         ("print_iter: 0", "print_iter must be a whole number from 1 to 1000000000, not 0"),
         ("random_crop: 1", "random_crop must be true or false, not 1"),
         ("dialect: torch", "dialect must be one of tf1, pytorch, not 'torch'"),
-        ("amp: true", "amp must be one of none, float16, bfloat16, not True"),
+        ("precision: half", "precision must be one of fp32, fp16, bf16, not 'half'"),
         ("mask_type: [1]", "mask_type must be one of hole, mosaic, not [1]"),
         ("expname: 2018", "expname must be text, not 2018: put it in quotes"),
         ("expname: ..", "expname must be a name usable for a folder, without slashes, not '..'"),
@@ -203,7 +203,7 @@ def test_a_test_config_has_no_local_critic_to_mind(tmp_path):
     assert load_config(path, TestConfig).mask_shape == (8, 8)
 
 
-def test_lists_of_photographs_are_required(tmp_path):
+def test_lists_of_images_are_required(tmp_path):
     message = "c.yaml: train_data_path is missing: name a file list, a folder or a glob"
     assert refusal(tmp_path, "lr: 0.1") == message
     assert "val_data_path is missing" in refusal(tmp_path, TRAIN, TestConfig)
@@ -298,7 +298,7 @@ def test_digest():
     config = TrainConfig()
     assert re.fullmatch("[0-9a-f]{16}", config_digest(config))
     assert config_digest(config) == config_digest(TrainConfig())
-    for change in ({"lr": 1e-3}, {"netG": {"ngf": 8}}, {"seed": 1}, {"dialect": "pytorch"}, {"amp": "float16"}):
+    for change in ({"lr": 1e-3}, {"netG": {"ngf": 8}}, {"seed": 1}, {"dialect": "pytorch"}, {"precision": "fp16"}):
         assert config_digest(dataclasses.replace(config, **change)) != config_digest(config)
     same = dataclasses.replace(config, niter=7, resume=True, num_workers=0, print_iter=1, keep_checkpoints=9)
     assert config_digest(same) == config_digest(config)
@@ -307,3 +307,45 @@ def test_digest():
 def test_run_folder():
     config = TrainConfig(dataset_name="demo", mask_type="mosaic", expname="a b")
     assert run_folder(config) == "checkpoints/demo/mosaic_a b"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("lr_schedule: steps", "lr_schedule: steps needs lr_steps, the iterations at which lr falls"),
+        ("lr_steps: [5]", "lr_schedule: steps needs lr_steps"),
+        ("lr_steps: [7, 5]", "lr_steps must be a rising list of iterations such as [60000, 80000], not [7, 5]"),
+        ("lr_min: 0.01", "lr_min must not be larger than lr: 0.01 is more than 0.0001"),
+        ("val_iter: 5", "val_iter needs val_data_path"),
+        ("hole:", "hole must be box, freeform, mixed or the path of a list or folder of masks"),
+        ("ema_decay: 1", "ema_decay must be a number at least 0 and below 1, not 1"),
+        ("amp: float16", "key amp is not used here: its name is precision: fp32, fp16 or bf16"),
+        ("cache_megabytes: 5", "key cache_megabytes is not used here: its name is cache_mb"),
+        ("keep_every_iter: 5", "key keep_every_iter is not used here: its name is keep_checkpoint_interval"),
+        ("holes_per_image: 5", "key holes_per_image is not used here: its name is masks_per_image"),
+        ("max_rollbacks: 0", "key max_rollbacks is not used here: a value that is not finite stops the run"),
+    ],
+)
+def test_refused_training_features(tmp_path, lines, message):
+    assert refusal(tmp_path, TRAIN + lines).startswith("c.yaml: " + message)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train_data_path=a #2", "train_data_path", "a #2"),
+        ("train_data_path=*.jpg", "train_data_path", "*.jpg"),
+        ("train_data_path=[a]: {b", "train_data_path", "[a]: {b"),
+        ("data_root=null", "data_root", "null"),
+        ("expname=001", "expname", "001"),
+        ("expname=1e5", "expname", "1e5"),
+        ("expname=true", "expname", "true"),
+        ("hole=& masks", "hole", "& masks"),
+        ("init_from='a'", "init_from", "'a'"),
+        ("resume=a: b.npz", "resume", "a: b.npz"),
+        ("resume=true", "resume", "latest"),
+        ("resume=false", "resume", False),
+    ],
+)
+def test_text_on_the_command_line_is_taken_as_it_is(tmp_path, override, key, value):
+    assert getattr(load_config(written(tmp_path, TRAIN), overrides=[override]), key) == value

@@ -29,8 +29,8 @@ def describe_crop(config: TestConfig) -> str:
 def describe_holes(config: TestConfig) -> str:
     """Where the holes come from; the same words mean the same holes, for saved masks with the same files."""
     words = _one_hole(config)
-    if config.holes_per_image > 1:
-        words += f"; {config.holes_per_image} holes an image, one at a time"
+    if config.masks_per_image > 1:
+        words += f"; {config.masks_per_image} holes an image, one at a time"
     return f"{config.protocol}: {words}"
 
 

@@ -19,7 +19,7 @@ def config(**values) -> TestConfig:
             "random_box: 128x128 pixels (height x width), margin [1, 2], drawn from seed 4 and the place in the list",
         ),
         (
-            {"protocol": "random_box", "max_delta_shape": [8, 4], "holes_per_image": 3},
+            {"protocol": "random_box", "max_delta_shape": [8, 4], "masks_per_image": 3},
             "random_box: 128x128 pixels (height x width), less up to half of [8, 4] on each side, margin [0, 0], "
             "drawn from seed 0 and the place in the list; 3 holes an image, one at a time",
         ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.run.stop_request import StopRequest
+from utils.stop_request import StopRequest
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -58,7 +58,7 @@ def test_ignored_signals_stay_ignored():
 def test_the_end_of_the_parent_is_a_request():
     """A process whose parent starts it and ends."""
     inner = (
-        "import os, sys, time; from utils.run.stop_request import StopRequest; stop = StopRequest(with_parent=True)\n"
+        "import os, sys, time; from utils.stop_request import StopRequest; stop = StopRequest(with_parent=True)\n"
         "parent = os.getppid(); stop.stop_with_parent(); print(stop.signal, file=sys.stderr, flush=True)\n"
         "while os.getppid() == parent: time.sleep(0.01)\n"
         "stop.stop_with_parent(); print(stop.exit_code, flush=True)"

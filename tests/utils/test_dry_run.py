@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.run.dry_run import (
-    duration,
+from utils.dry_run import (
     layer_table,
     measured_line,
     size,
     untrained_lines,
     work_lines,
-    write_batch_picture,
+    write_batch_image,
 )
 from utils.visualization import OutputError
 
@@ -43,14 +42,14 @@ def test_work():
     parts = {"critics": 2e9, "generator": 3.5e9, "iteration": 13.5e9}
     cost = SimpleNamespace(parameters=2**20, operations=parts, kept={"critics": 2**20, "generator": 2**28})
     assert work_lines(cost, 8, 5) == [
-        "operations of an iteration, batches of 8: 108.0 GFLOP: "
+        "an iteration, batches of 8: 108.0 GFLOP: "
         "5 critic updates of 16.0 + a generator update of 28.0",
-        "memory, estimated: 2.02 GiB and work space: 16.0 MiB for weights, gradients and Adam's moments, "
-        "2.00 GiB kept by the larger update for its backward pass",
+        "estimated memory: 2.02 GiB = 16.0 MiB (weights, gradients, Adam's moments) + 2.00 GiB (activations of 8 "
+        "images), without convolution workspace",
     ]
     cost.operations = {"critics": 0.0, "generator": 3e9, "iteration": 3e9}
     assert work_lines(cost, 2, 5)[0] == (
-        "operations of an iteration, batches of 2: 6.0 GFLOP: a generator update without critics"
+        "an iteration, batches of 2: 6.0 GFLOP: a generator update without critics"
     )
 
 
@@ -58,33 +57,22 @@ def test_untrained():
     layers = [SimpleNamespace(name=name, taps_outside=taps) for name, taps in (("a", 0), ("b", 6), ("c", 8))]
     assert untrained_lines(layers[:1]) == []
     (line,) = untrained_lines(layers)
-    assert line.startswith("not trained by crops so small: up to 8 of 9 weights a channel of b, c; ")
+    assert line.startswith("crops too small for b, c: up to 8 of 9 kernel taps only ever see padding")
 
 
 def test_measured():
-    assert measured_line(1536.0) == "memory, measured: 1.50 GiB at the peak, beyond what Paddle took before"
-    assert measured_line(None) == "memory, measured: not on this system"
+    assert measured_line(1536.0) == "measured memory: 1.50 GiB at the peak, beyond what Paddle took before"
+    assert measured_line(None) == "measured memory: not on this system"
     assert [size(n) for n in (0, 2**29, 2**30)] == ["0.0 MiB", "512.0 MiB", "1.00 GiB"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (47 * 3600 + 59, "47 h 0 min"),
-        (48 * 3600, "2 d 0 h"), (1e5 * 38.0, "43 d 23 h"),
-    ],
-)  # fmt: skip
-def test_duration(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_picture(tmp_path):
     images = np.full((3, 3, 128, 128), 1.0, np.float32)
     boxes = np.full((3, 3, 64, 64), -1.0, np.float32)
     path = str(tmp_path / "batch.png")
-    write_batch_picture(path, images, 0 * images, boxes, most=2)
+    write_batch_image(path, images, 0 * images, boxes, most=2)
     picture = cv2.imread(path)
     assert picture.shape == (20 + 128 + 4 + 128, 128 * 3 + 4 * 2, 3)  # a heading and two of the three
     assert [int(picture[100, x, 0]) for x in (64, 64 + 132, 64 + 264)] == [255, 128, 0]
     with pytest.raises(OutputError, match="cannot write .*batch: give it a suffix"):
-        write_batch_picture(str(tmp_path / "batch"), images, images, boxes, most=2)
+        write_batch_image(str(tmp_path / "batch"), images, images, boxes, most=2)

@@ -14,7 +14,7 @@ import pytest
 
 from trainer import Architecture, Objective, Optimization, Trainer
 from utils.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from utils.run.training_state import restore_training, training_arrays
+from utils.run_state import restore_training, training_arrays
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -113,7 +113,7 @@ if sys.argv[5] == "others":
     others = [paddle.nn.Conv2D(3, 4, 3) for _ in range(2)], paddle.nn.Linear(2, 2)
 from test_training_state import build, train
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.run.training_state import restore_training, training_arrays
+from utils.run_state import restore_training, training_arrays
 trainer = build(seed=7)
 names = [p.name for p in trainer.generator.parameters()]
 print(names[0])
@@ -155,7 +155,7 @@ def test_critics_start_fresh_where_there_are_none():
 
 def test_after_pretraining_the_coarse_stage_alone():
     """The refinement network has no moments then: it was never moved."""
-    coarse, both = build(objective=Objective(coarse_only=True)), build(seed=1)
+    coarse, both = build(objective=Objective(pretrain_coarse_network=True)), build(seed=1)
     train(coarse, [0])
     arrays = training_arrays(coarse)
     assert not any(array.any() for name, array in arrays.items() if "/moment1/fine_generator" in name)

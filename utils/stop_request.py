@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 
 class StopRequest:
@@ -36,6 +37,13 @@ class StopRequest:
         """Requests the stop where the parent has ended since."""
         if self._parent is not None and self.signal is None and os.getppid() != self._parent:
             self.signal = signal.SIGTERM
+
+    def agreed(self, ranks: Any) -> bool:
+        """Whether any rank was asked to stop: all stop after the same iteration. ranks: a `utils.ranks.Ranks`."""
+        self.stop_with_parent()
+        number = ranks.largest(self.signal or 0)
+        self.signal = number or self.signal  # one that came since is for the next iteration
+        return number > 0
 
     @property
     def exit_code(self) -> int:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import paddle
 
+from utils.checkpoint import checkpoint_iteration, checkpoint_path
 from utils.cli import UserError, one_line
-
-
-class RankError(UserError):
-    """The other ranks cannot be reached, or have drifted apart."""
+from utils.config import TrainConfig
+from utils.run_state import weights_digest
 
 
 class Ranks:
     """The processes that train together: this one's number and how many there are.
 
     Made by the launcher's environment; one rank alone without it. All methods have to be called by all ranks,
-    in the same order; with one rank they do nothing. Raises RankError where another rank has ended.
+    in the same order; with one rank they do nothing. Raises UserError where another rank has ended.
     """
 
     def __init__(self) -> None:
@@ -60,27 +60,27 @@ class Ranks:
             paddle.distributed.all_reduce(shared, op=paddle.distributed.ReduceOp.MAX)
             return int(shared.numpy()[0])
 
-    def text_of_first(self, text: str | None) -> str | None:
-        """The text that rank 0 gives, for all ranks."""
-        if self.size == 1:
-            return text
-        with self._others_there():
-            length = -1 if text is None else len(text.encode())
-            length = self.largest(length if self.first else -1)
-            if length < 0:
-                return None
-            content = np.zeros(max(length, 1), np.int64)
-            if self.first:
-                content[:length] = list(text.encode())
-            shared = paddle.to_tensor(content)
-            paddle.distributed.broadcast(shared, src=0)
-            return bytes(shared.numpy()[:length].tolist()).decode()
+    def batch_size(self, config: TrainConfig) -> int:
+        """Of a whole batch, over all ranks and parts. Raises UserError where the ranks cannot share it evenly."""
+        if config.batch_size % self.size:
+            raise UserError(f"batch_size {config.batch_size} cannot be shared evenly by {self.size} ranks; "
+                            f"make it a multiple of {self.size}")  # fmt: skip
+        return config.batch_size * config.accumulate
 
-    def check_same(self, value: int) -> None:
-        """RankError unless all ranks give the same whole number, at least 0."""
+    def agree_on_checkpoint(self, config: TrainConfig, folder: str, found: str | None) -> str | None:
+        """What rank 0 found to resume from, for all ranks: the others would see a folder that is changing."""
+        if self.size == 1 or config.resume != "latest":
+            return found if self.first else config.resume or None
+        return checkpoint_path(folder, self.largest(checkpoint_iteration(found) if self.first else 0))
+
+    def check_same(self, trainer: Any) -> None:
+        """Raises UserError unless all ranks hold the same weights."""
+        if self.size == 1:
+            return
+        value = weights_digest(trainer)
         highest, lowest = self.largest(value), -self.largest(-value)
         if highest != lowest:
-            raise RankError(f"rank {self.rank}: the weights of the ranks have drifted apart; nothing was saved")
+            raise UserError(f"rank {self.rank}: the weights of the ranks have drifted apart; nothing was saved")
 
     @contextlib.contextmanager
     def _others_there(self) -> Iterator[None]:
@@ -88,7 +88,7 @@ class Ranks:
             yield
         except (RuntimeError, OSError) as error:  # Paddle's own are RuntimeErrors; gloo's and NCCL's come as such
             reason = one_line(error)[-200:]
-            raise RankError(
+            raise UserError(
                 f"rank {self.rank} of {self.size}: another rank has ended or cannot be reached; its own message "
                 f"says why ({reason})"
             ) from None

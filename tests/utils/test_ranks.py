@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
 
-from utils.run.ranks import RankError, Ranks
+from utils.cli import UserError
+from utils.ranks import Ranks
 
 
 def test_alone(monkeypatch):
@@ -19,8 +20,11 @@ def test_alone(monkeypatch):
     tensor = paddle.to_tensor([1.0, 2.0])
     ranks.average([tensor])
     assert tensor.numpy().tolist() == [1, 2]
-    assert (ranks.largest(-5), ranks.text_of_first("a"), ranks.text_of_first(None)) == (-5, "a", None)
-    ranks.check_same(9)
+    assert ranks.largest(-5) == -5
+    for resume in (False, "latest", "b.npz"):
+        assert ranks.agree_on_checkpoint(SimpleNamespace(resume=resume), "run", "a.npz") == "a.npz"
+        assert ranks.agree_on_checkpoint(SimpleNamespace(resume=resume), "run", None) is None
+    ranks.check_same(None)
 
 
 @pytest.fixture
@@ -53,8 +57,20 @@ def test_average_reaches_gradients(three):
     assert weight.numpy().tolist() == [-2]
 
 
-def test_drift_is_an_error(three):
-    with pytest.raises(RankError, match="rank 1: the weights of the ranks have drifted apart; nothing was saved"):
+def test_the_checkpoint_of_rank_0_is_everybodys(three, monkeypatch):
+    monkeypatch.setattr(three, "largest", lambda number: max(number, 12))
+    folder = "run"
+    assert three.agree_on_checkpoint(SimpleNamespace(resume="latest"), folder, None) == "run/checkpoint_00000012.npz"
+    assert three.agree_on_checkpoint(SimpleNamespace(resume="b.npz"), folder, None) == "b.npz"
+    assert three.agree_on_checkpoint(SimpleNamespace(resume=False), folder, None) is None
+    three.rank = 0
+    found = "run/checkpoint_00000012.npz"
+    assert three.agree_on_checkpoint(SimpleNamespace(resume="latest"), folder, found) == found
+
+
+def test_drift_is_an_error(three, monkeypatch):
+    monkeypatch.setattr("utils.ranks.weights_digest", lambda trainer: trainer)
+    with pytest.raises(UserError, match="rank 1: the weights of the ranks have drifted apart; nothing was saved"):
         three.check_same(7)
 
 
@@ -64,7 +80,5 @@ def test_others_that_are_gone(three, monkeypatch):
 
     monkeypatch.setattr(paddle.distributed, "all_reduce", broken)
     for call in (lambda: three.average([paddle.to_tensor(np.ones(2, np.float32))]), lambda: three.largest(1)):
-        with pytest.raises(RankError, match=r"^rank 1 of 3: another rank has ended .*\(Connection closed by peer\)$"):
+        with pytest.raises(UserError, match=r"^rank 1 of 3: another rank has ended .*\(Connection closed by peer\)$"):
             call()
-    with contextlib.suppress(RankError):
-        three.check_same(1)

@@ -1,1 +1,0 @@
-"""What a training run needs around the updates: its folder, state, signals, ranks and previews."""
