@@ -65,7 +65,7 @@ MINE_LISTS = "python tools/make_file_list.py my_photos --val-count 100 --output 
 MINE = " ".join(["dataset_name=mine", *LISTS])
 PAGE = NotRun("serves until it is stopped; make test-web drives it in a browser")
 PLACES2 = "python tools/make_file_list.py /data/places2 --min-side 256"
-BENCHMARK = NotRun("takes long; tests/tools/test_benchmark.py runs --quick")
+BENCHMARK = NotRun("takes long; tests/tools/test_benchmark.py runs it at a small size")
 RANKS = NotRun("needs several devices; tests/faults/test_ranks.py runs two processes on the CPU")
 
 # fmt: off
