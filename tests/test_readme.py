@@ -163,8 +163,7 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python tools/plot_results.py done/test.csv":
         Run(after="python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
             "val_data_path=val_list.txt", makes=["done/results_plot.png"]),
-    "python tools/benchmark.py --size 256 --batch 2": BENCHMARK,
-    "python tools/benchmark.py --quick": BENCHMARK,
+    "python tools/benchmark.py --rows attention cycle --json bench.json": BENCHMARK,
 
     "python tools/study.py --train train_list.txt --val val_list.txt --dry-run": Run(),
     "python tools/learning_curve.py checkpoints/places2/hole_benchmark val_data_path=val_list.txt "
