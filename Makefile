@@ -2,7 +2,7 @@
 #
 #   make demo     photographs, a short training, evaluation, a picture of results
 #   make test     the tests
-#   make bench    times the attention, training and inference beside plain forms of them, on an idle machine
+#   make bench    times attention, training and inference; PEER=FOLDER adds the PyTorch port; idle machine
 #   make test-faults   all fault tests (half an hour); writes the table docs/faults.md
 #   make reproduce-small   the comparison with and without attention, discounting, critics: trains for hours
 #   make web      the page for completing pictures by hand; needs Python 3.10 or newer
@@ -18,6 +18,8 @@
 #   PADDLE=2.6.2        another Paddle version for the CPU set
 #   VENV=.venv          the folder of the environment
 #   TESTS="-x tests/models"   what pytest gets from make test, e.g. which tests; TEST_ORDER=1 shuffles them
+#   PEER=FOLDER         a checkout of the PyTorch port for make bench
+#   PEER_PYTHON=python3 a Python with torch and PyYAML that runs it
 #   STUDY="--train LIST --val LIST LIST --seeds 3"   what make reproduce-small gets; it goes on where it stopped
 
 SET = $(DETECTED)
@@ -26,6 +28,8 @@ PADDLE =
 VENV = .venv
 TESTS =
 STUDY =
+PEER =
+PEER_PYTHON = python3
 
 DETECTED := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
@@ -64,9 +68,8 @@ demo: setup
 test: setup
 	$(RUN) -m pytest $(TESTS)
 
-# The acceptance rows; python tools/benchmark.py without options measures all batches and sizes, for hours.
 bench: setup
-	$(RUN) tools/benchmark.py --size 256 --batch 2
+	$(RUN) tools/benchmark.py $(if $(PEER),--peer "$(PEER)" --peer-python "$(PEER_PYTHON)")
 
 test-faults: setup
 	FAULTS_TABLE=docs/faults.md $(RUN) -m pytest tests/faults -m ""

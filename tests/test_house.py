@@ -11,9 +11,8 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("models", "data", "utils")
 SCRIPTS = ("train", "test")
-# The files of tools/ are scripts, too, but for these, which tools alone import: what the benchmark compares with, and
-# the parts of the page.
-TOOL_MODULES = {"plain_forms", "web_page", "web_steps"}
+# The files of tools/ are scripts, too, but for these, which tools alone import: the parts of the page.
+TOOL_MODULES = {"web_page", "web_steps"}
 TOOL_SCRIPTS = {path.stem for path in (PROJECT / "tools").glob("*.py")} - TOOL_MODULES
 OWN = (*PACKAGES, *SCRIPTS, "trainer", "tester", "tools", "tests")
 RUNTIME = {"paddle", "numpy", "cv2", "yaml", "tqdm", "skimage"}
@@ -128,8 +127,8 @@ def test_there_is_something_to_check() -> None:
         ("test", "from train import main", ["test imports the script train"]),
         ("tools", "import tools.make_demo_data", ["tools imports the script tools"]),
         ("tools", "import make_demo_data", ["tools imports the script make_demo_data"]),
-        ("tester", "import plain_forms", ["tester imports plain_forms, which only tools may"]),
-        ("tools", "import plain_forms", []),
+        ("tester", "import web_page", ["tester imports web_page, which only tools may"]),
+        ("tools", "import web_page", []),
         ("data", "import paddle.io as io", ["data imports paddle"]),
         ("data", "from paddle import io", ["data imports paddle"]),
         ("utils", "import paddle", ["utils imports paddle"]),

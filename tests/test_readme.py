@@ -65,7 +65,7 @@ MINE_LISTS = "python tools/make_file_list.py my_photos --val-count 100 --output 
 MINE = " ".join(["dataset_name=mine", *LISTS])
 PAGE = NotRun("serves until it is stopped; make test-web drives it in a browser")
 PLACES2 = "python tools/make_file_list.py /data/places2 --min-side 256"
-BENCHMARK = NotRun("takes long; tests/tools/test_benchmark.py runs --quick")
+BENCHMARK = NotRun("takes long; tests/tools/test_benchmark.py runs it at a small size")
 RANKS = NotRun("needs several devices; tests/faults/test_ranks.py runs two processes on the CPU")
 
 # fmt: off
@@ -159,8 +159,7 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python tools/plot_results.py done/test.csv":
         Run(after="python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
             "val_data_path=val_list.txt", makes=["done/results_plot.png"]),
-    "python tools/benchmark.py --size 256 --batch 2": BENCHMARK,
-    "python tools/benchmark.py --quick": BENCHMARK,
+    "python tools/benchmark.py --rows attention cycle --json bench.json": BENCHMARK,
 
     "python tools/study.py --train train_list.txt --val val_list.txt --dry-run": Run(),
     "python tools/learning_curve.py checkpoints/places2/hole_benchmark val_data_path=val_list.txt "

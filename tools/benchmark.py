@@ -1,16 +1,16 @@
-"""Times the parts of the project beside the plain forms of the published programs, on this machine, in one run.
+"""Times attention, networks, updates and inference on the CPU: ours, a reference form, the PyTorch port.
 
-    python tools/benchmark.py [--quick] [--rows TEXT] [--size S ...] [--batch N ...] [--json FILE] [--plot FILE]
+Forms:  ours       what train.py and test.py run; with --peer in the port's dialect: the same networks
+        port       --peer: a checkout of github.com/daa233/generative-inpainting-pytorch, by its own trainer
+        reference  ours with Paddle's own convolutions and the attention in its readable, batched form
+        loop       attention only, as the ports publish it: sample after sample, patches as convolution filters
 
-Every row is measured in several forms, each in a process of its own: warm-up first, then the median of several
-repeats, the peak memory beyond the level after imports and inputs, operations per second and their share of the
-ceiling, which is what a large float32 matrix product reaches here. "ours" is what train.py and test.py run;
-"published" is the plain form of tools/plain_forms.py; "flushed" says that weights which would be denormal numbers
-are exactly 0, as they are in ours. "difference" is the deviation from the published form's result, relative to it, in
-the Euclidean norm; the largest of outputs, gradients (of a first update) and losses, whatever the row has of these.
-
-Without --size and --batch: batches 1, 2 and 8 at 256x256, and batch 1 at other sizes to show how the cost grows.
-Figures are worth something on an idle machine only.
+Each form of a row is built in a process of its own; then they run in turn, --pairs times: ours, port, ours, port, ...
+The table has medians of seconds, in brackets the median over the pairs of ours / other (below 1 ours is faster), for
+ours the share of the peak GEMM throughput, which a 2048x2048 float32 matrix product reaches, and the peak resident
+memory of the process. Above 512x512 pixels ours alone is measured. Use an idle machine.
+A cycle is 5 critic updates and 1 generator update. The port makes its last critic update and its generator update
+from one forward pass, so it has no generator update by itself.
 """
 
 from __future__ import annotations
@@ -18,354 +18,283 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
+import resource
+import statistics
 import sys
-import tempfile
-from dataclasses import asdict, dataclass, field
+import time
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, run
+from types import SimpleNamespace
 
+# No import of ours or of Paddle up here: Paddle has to be prepared first, and the port has a `utils` of its own.
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(PROJECT))
-
-import numpy as np  # noqa: E402
-
-from models.costs import (  # noqa: E402
-    FORMULAS,
-    attention_operations,
-    critic_operations,
-    generator_operations,
-    update_operations,
-)
-from utils.cli import UserError, friendly_errors, one_line  # noqa: E402
-from utils.pyplot import load_pyplot  # noqa: E402
-
-BASE, BATCHES = (256, 256), (1, 2, 8)
-GROWTH = ((128, 128), (512, 512), (1024, 1024))
-HIGH_DEFINITION = (1080, 1920)
-PLAIN_LIMIT = 512 * 512  # pixels beyond which plain forms are not tried: they take tens of gigabytes
-OURS, PUBLISHED, FLUSHED = "ours", "published", "published, flushed"
-COMPILED, UNTOUCHED = "ours, compiled", "published, Paddle's own settings"
-ENGINE = "ours, --engine inference"
+PEAK = "matrix product"
+FORMS = ("ours", "port", "reference", "loop")
+ROWS = {  # and the forms that each has
+    "attention": FORMS,
+    "attention-backward": FORMS,
+    "generator": FORMS[:3],
+    "critic-update": FORMS[:3],
+    "generator-update": ("ours", "reference"),
+    "cycle": FORMS[:3],
+    "image": FORMS[:3],
+}
 N_CRITIC = 5
-TOLERANCE = 1e-2  # forms that differ by more are not the same; one unit at the kink of a leaky ReLU can make 1e-3
-SECONDS = 60  # a form that takes long is not repeated beyond this, but measured at least twice
+CHANNELS = 128  # of the features that attention gets: 4c with the paper's c = 32
+FEATURE_SCALE = 0.02  # for a soft softmax; a sharp one leaves denormal numbers, on which a CPU is slow
+KILLED = '{"error": "its process was killed; out of memory?"}'
+TURN = 0.5  # seconds: a turn repeats short work for so long and takes the median
 
 
-@dataclass
-class Row:
-    name: str
-    work: str  # the function of benchmark_row.py
-    size: tuple[int, int] = BASE
-    batch: int = 1
-    forms: tuple[str, ...] = (OURS,)
-    options: dict = field(default_factory=dict)
+def our_steps(row: str, form: str, size: int, batch: int, dialect: str):
+    """A row's steps, functions that are called one after another and timed together, and their FLOPs in our form."""
+    import numpy as np
+    import paddle
+
+    from data.loader import Batch
+    from models.contextual_attention import ContextualAttention
+    from models.costs import attention_operations
+    from models.layer_costs import generator_costs, network_costs, training_cost
+    from tester import RELEASED, Tester
+    from trainer import Architecture, Objective, Optimization, Trainer
+
+    paddle.set_device("cpu")
+    rng = np.random.default_rng(0)
+    if row == PEAK:
+        a = paddle.to_tensor(rng.standard_normal([2048, 2048], np.float32))
+        return [lambda: paddle.matmul(a, a)], 2 * 2048**3
+    q = size // 4
+    hole = np.pad(np.ones([1, 1, 2 * q, 2 * q], np.float32), [(0, 0), (0, 0), (q, q), (q, q)])  # central
+    image = rng.uniform(-1, 1, [batch, 3, size, size]).astype(np.float32)
+    if row.startswith("attention"):
+        shape = [batch, CHANNELS, q, q]
+        x, upstream = (paddle.to_tensor(rng.standard_normal(shape, np.float32)) for _ in range(2))
+        x, mask = x * FEATURE_SCALE, paddle.to_tensor(hole[:, :, ::4, ::4])
+        layer = ContextualAttention(dialect=dialect)
+        attend = (lambda: loop_attention(x, mask)) if form == "loop" else lambda: layer(x, x, mask)[0]
+        flops = batch * attention_operations(q * q / 4, CHANNELS)
+        if row == "attention":
+            return [paddle.no_grad()(attend)], flops
+        x.stop_gradient = False
+        return [x.clear_gradient, lambda: attend().backward(upstream)], 3 * flops
+    if row in ("generator", "image"):
+        tester = Tester(RELEASED)
+        flops = sum(layer.operations for layer in generator_costs(tester.network, (size, size)))
+        if row == "image":
+            image = rng.integers(0, 256, [1, size, size, 3], np.uint8)
+            return [lambda: tester.complete(image, hole[:, 0])], flops
+        hidden, mask = paddle.to_tensor(image * (1 - hole)), paddle.to_tensor(hole)
+        return [paddle.no_grad()(lambda: tester.network(hidden, mask))], batch * flops
+    architecture = Architecture(image_size=(size, size), box_size=(2 * q, 2 * q), dialect=dialect)
+    trainer = Trainer(architecture, Objective(), Optimization(), rng)
+    inputs = Batch(image, hole, np.array([[q, q, 2 * q, 2 * q]]))
+    flops = training_cost(network_costs(trainer.networks(), (size, size)), N_CRITIC).operations
+    critics, generator = (lambda: trainer.train_critics(inputs)), (lambda: trainer.train_generator(inputs))
+    steps = {"critic-update": [critics], "generator-update": [generator]}.get(row, [critics] * N_CRITIC + [generator])
+    return steps, batch * sum(flops["critics" if step is critics else "generator"] for step in steps)
 
 
-def operations(row: Row, form: str, channels: int, training_channels: int) -> float | None:
-    """How many operations a form of a row needs by FORMULAS; None where counting them says nothing."""
-    plain = form not in (OURS, COMPILED)
-    if row.work == "matmul":
-        return 2.0 * row.options["side"] ** 3
-    if row.work == "attention":
-        needed = attention_operations(row.size[0] * row.size[1] / 64, 4 * channels, plain)
-        return row.batch * needed * (3 if row.options["backward"] else 1)
-    if row.work in ("generator", "tester"):
-        return row.batch * generator_operations(row.size, channels, plain)
-    if row.work == "training":
-        generator = generator_operations(row.size, training_channels, plain)
-        critic = critic_operations(row.size, 2 * training_channels)
-        return row.batch * update_operations(generator, critic, N_CRITIC, plain)[row.options["part"]]
-    return None
+def use_reference_forms():
+    """From here on this process runs Paddle's own convolutions and the readable attention."""
+    import paddle.nn.functional as F
+
+    from models.contextual_attention import ContextualAttention
+    from models.layers import ConvBlock
+    from models.static_attention import attend_statically
+
+    activations = {"elu": F.elu, "relu": F.relu, "leaky_relu": lambda x: F.leaky_relu(x, 0.2), None: lambda x: x}
+    ConvBlock.forward = lambda self, x: activations[self.activation](self.conv(x))
+    ContextualAttention.forward = lambda self, x, _, mask: attend_statically(
+        x, mask, self.softmax_scale, self.fuse, self.dialect)
 
 
-def rows_at(size, batch: int) -> list[Row]:
-    """All rows at one size and batch."""
-    at = f"{size[0]}x{size[1]}, batch {batch}"
-    small = size[0] * size[1] <= PLAIN_LIMIT
-    forms = (OURS, FLUSHED, PUBLISHED, UNTOUCHED) if small else (OURS,)
-    rows = [
-        Row(f"attention {label}, {kind} features, {at}", "attention", size, batch, forms,
-            {"features": kind, "backward": backward})
-        for label, backward in (("forward", False), ("forward+backward", True))
-        for kind in ("random", "real")
-    ]
-    compiled = (OURS, COMPILED, PUBLISHED) if small else (OURS, COMPILED)
-    rows.append(Row(f"generator forward, {at}", "generator", size, batch, compiled))
-    if small:
-        for part, label in (("critics", "critic update"), ("generator", "generator update"),
-                            ("iteration", f"iteration ({N_CRITIC} critic updates + 1 generator update)")):
-            more = (UNTOUCHED,) if part == "iteration" else ()
-            rows.append(Row(f"{label}, {at}", "training", size, batch, (OURS, PUBLISHED, *more), {"part": part}))
-        rows += [Row(f"data loader, the batches of an iteration, {workers} workers, {at}", "loader", size, batch,
-                     options={"workers": workers}) for workers in (0, 2)]
-    if batch == 1:
-        rows.append(one_image(size))
-    return rows
+def loop_attention(features, mask):
+    """`attend_statically` in dialect "pytorch" as the ports publish it; features [N, C, H, W], mask [1, 1, H, W]."""
+    import paddle
+    import paddle.nn.functional as F
+
+    small, small_mask = (F.interpolate(x, scale_factor=0.5, mode="nearest") for x in (features, mask))
+    c, h, w = small.shape[1:]
+    holes = F.unfold(small_mask, 3, paddings=1).sum(axis=1)
+    available = (holes == 0).astype("float32").reshape([1, h * w, 1, 1])
+    identity = paddle.eye(3).reshape([1, 1, 3, 3])
+    results = []
+    for x, full in zip(small.split(small.shape[0]), features.split(small.shape[0])):  # [1, C, h, w], [1, C, H, W]
+        filters = F.unfold(x, 3, paddings=1).transpose([2, 0, 1]).reshape([h * w, c, 3, 3])
+        norms = paddle.sqrt((filters * filters + 1e-4).sum(axis=[1, 2, 3], keepdim=True))
+        scores = F.conv2d(x, filters / norms, padding=1)  # [1, h*w, h, w]
+        for sides in ([h, w, h, w], [w, h, w, h]):  # fusion with positions numbered by rows, then by columns
+            scores = F.conv2d(scores.reshape([1, 1, h * w, h * w]), identity, padding=1)
+            scores = scores.reshape([1, *sides]).transpose([0, 2, 1, 4, 3])
+        weights = F.softmax(scores.reshape([1, h * w, h, w]) * available * 10.0, axis=1) * available
+        patches = F.unfold(full, 4, strides=2, paddings=1).transpose([2, 0, 1]).reshape([h * w, c, 4, 4])
+        results.append(F.conv2d_transpose(weights, patches, stride=2, padding=1) / 4.0)
+    return paddle.concat(results)
 
 
-def one_image(size) -> Row:
-    forms = (OURS, ENGINE, PUBLISHED) if size[0] * size[1] <= PLAIN_LIMIT else (OURS,)
-    return Row(f"one image through the tester, {size[0]}x{size[1]}", "tester", size, 1, forms)
+def port_steps(row: str, folder: str, size: int, batch: int):
+    """A row's steps by the port's own networks, trainer and configuration, as they are, on the CPU."""
+    sys.path[0] = folder  # in place of tools/
+    sys.modules["torchvision"] = SimpleNamespace(transforms=None, utils=None)  # for image files: not read here
+    import torch
+    import yaml
+    from model.networks import ContextualAttention
+    from utils.tools import mask_image, random_bbox
+
+    from trainer import Trainer
+
+    config = yaml.safe_load(Path(folder, "configs", "config.yaml").read_text(encoding="utf-8"))
+    config.update(cuda=False, gpu_ids=[], image_shape=[size, size, 3], mask_shape=[size // 2, size // 2])
+    image = torch.rand(batch, 3, size, size) * 2 - 1
+    hidden, mask = mask_image(image, random_bbox(config, batch), config)
+    if row.startswith("attention"):
+        shape = batch, CHANNELS, size // 4, size // 4
+        x = (torch.randn(shape) * FEATURE_SCALE).requires_grad_(row == "attention-backward")
+        layer = ContextualAttention(rate=2, fuse=True)  # its other defaults are what its generator uses
+        attend, upstream = (lambda: layer(x, x, mask)[0]), torch.randn(shape)
+        return [attend if row == "attention" else lambda: torch.autograd.grad(attend(), x, upstream)]
+    trainer = Trainer(config)
+    if row in ("generator", "image"):
+        n, network = (batch, trainer.netG) if row == "generator" else (1, trainer.inference)
+        return [torch.no_grad()(lambda: network(hidden[:n], mask[:n]))]
+
+    def update(with_generator: bool):
+        boxes = random_bbox(config, batch)
+        hidden, mask = mask_image(image, boxes, config)
+        losses = trainer(hidden, boxes, mask, image, with_generator)[0]
+        # The generator's gradients first: the port takes them after the critics' step, which torch refuses since 1.5.
+        if with_generator:
+            trainer.optimizer_g.zero_grad()
+            loss = losses["l1"] * config["l1_loss_alpha"] + losses["ae"] * config["ae_loss_alpha"]
+            (loss + losses["wgan_g"] * config["gan_loss_alpha"]).backward()
+        trainer.optimizer_d.zero_grad()
+        (losses["wgan_d"] + losses["wgan_gp"] * config["wgan_gp_lambda"]).backward()
+        trainer.optimizer_d.step()
+        if with_generator:
+            trainer.optimizer_g.step()
+
+    critics, both = (lambda: update(False)), (lambda: update(True))
+    return [critics] if row == "critic-update" else [critics] * (N_CRITIC - 1) + [both]
 
 
-def growth_rows() -> list[Row]:
-    """Batch 1 at other sizes, without the forms and rows that say nothing about growth."""
-    rows = []
-    for size in GROWTH:
-        for row in rows_at(size, 1):
-            real = row.options.get("features") == "real"
-            if row.work == "attention" and real and (not row.options["backward"] or max(size) <= 512):
-                row.forms = (OURS, FLUSHED)
-                rows.append(row)
-            elif row.work == "generator":
-                row.forms = (OURS,)
-                rows.append(row)
-            elif row.work == "tester":
-                rows.append(row)
-    return [*rows, one_image(HIGH_DEFINITION)]
-
-
-def plan(arguments) -> list[Row]:
-    if arguments.quick:
-        rows = [*rows_at((64, 64), 2), one_image((64, 64))]
-        for row in rows:
-            row.forms = tuple(form for form in row.forms if form not in (COMPILED, UNTOUCHED, ENGINE))
-    elif arguments.size or arguments.batch:
-        sizes = arguments.size or [BASE]
-        rows = [row for size in sizes for batch in arguments.batch or [2] for row in rows_at(size, batch)]
-        rows += [one_image(size) for size in sizes if 1 not in (arguments.batch or [2])]
-    else:
-        rows = [row for batch in BATCHES for row in rows_at(BASE, batch)] + growth_rows()
-    named = {row.name: row for row in rows}
-    chosen = [row for name, row in named.items() if arguments.rows.lower() in name.lower()]
-    if not chosen:
-        raise UserError(f"--rows {arguments.rows}: no row has this in its name; their names are: {'; '.join(named)}")
-    side = 256 if arguments.quick else 4096
-    return [Row(f"the ceiling: float32 matrix product, {side}x{side}", "matmul", options={"side": side}), *chosen]
-
-
-def picture_size(text: str) -> tuple[int, int]:
-    """256 or 1080x1920 -> (height, width)."""
-    sides = text.lower().split("x")
+def serve(row: str, form: str, size: int, batch: int, peer: str | None):
+    """In a process of its own: builds a row's form, says so, and times a turn for every line of standard input."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the port and Paddle print must not meet the answers
     try:
-        height, width = (int(side) for side in (sides * 2 if len(sides) == 1 else sides))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a size such as 256 or 1080x1920") from None
-    if min(height, width) < 32 or max(height, width) > 4096 or height % 8 or width % 8:
-        raise argparse.ArgumentTypeError(f"{text}: sides must be divisible by 8, from 32 to 4096")
-    return height, width
+        if form == "port":
+            steps, flops = port_steps(row, peer, size, batch), None
+        else:
+            sys.path.insert(1, str(PROJECT))
+            from utils.cli import prepare_paddle
+
+            prepare_paddle()
+            if form == "reference":
+                use_reference_forms()
+            steps, flops = our_steps(row, form, size, batch, "pytorch" if peer else "tf1")
+        for step in dict.fromkeys(steps):  # warm-up: each once
+            step()
+        version = sys.modules["torch" if form == "port" else "paddle"].__version__
+        print(json.dumps({"version": version, "flops": flops}), file=answers, flush=True)
+        for _ in sys.stdin:
+            times = []
+            while sum(times) < TURN:
+                started = time.perf_counter()
+                for step in steps:
+                    step()
+                times.append(time.perf_counter() - started)
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
+            print(json.dumps({"seconds": statistics.median(times), "peak_mib": memory}), file=answers, flush=True)
+    except Exception as error:  # not enough memory, packages that do not fit the port, ...
+        answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def parse_arguments(argv) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", default="", metavar="TEXT", help="only rows with this in their name")
-    parser.add_argument("--size", type=picture_size, nargs="+", metavar="S", help="256 or 1080x1920 (HxW)")
-    parser.add_argument("--batch", type=positive, nargs="+", metavar="N")
-    parser.add_argument("--repeats", type=positive, help="timed repeats of each form (default: 5; 2 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, which show that it works and nothing else")
-    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
-    parser.add_argument("--checkpoint", metavar="PATH",
-                        help="weights for the real features, the generator and the tester (default: untrained ones)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them (needs matplotlib)")
-    arguments = parser.parse_args(argv)
-    arguments.repeats = arguments.repeats or (2 if arguments.quick else 5)
-    return arguments
-
-
-def run_process(folder: Path, request: dict, untouched: bool = False) -> tuple[list[dict], str]:
-    """The answers of one process of benchmark_row.py, and why there are no more of them."""
-    request_path, answer_path = folder / "request.json", folder / "answer.jsonl"
-    request_path.write_text(json.dumps(request), encoding="utf-8")
-    answer_path.write_text("", encoding="utf-8")
-    command = [sys.executable, str(PROJECT / "tools" / "benchmark_row.py"), str(request_path), str(answer_path)]
-    done = subprocess.run([*command, *["--untouched"][: untouched]], capture_output=True, text=True, check=False)
-    lines = answer_path.read_text(encoding="utf-8").splitlines()
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return [json.loads(line) for line in lines], f"ended with code {done.returncode}: {one_line(last)[:200]}"
-
-
-def compare(folder: Path, number: int, reference: int) -> float:
-    """||own - plain|| / ||plain|| of two cells' results, the largest over the results."""
-    with np.load(folder / f"{number}.npz") as own, np.load(folder / f"{reference}.npz") as plain:
-        return max(
-            float(np.linalg.norm(own[name] - plain[name]) / max(np.linalg.norm(plain[name]), 1e-30))
-            for name in plain.files
-        )
-
-
-def complete(records: list[dict], folder: Path, ceiling: float | None):
-    """Adds to the records of one row what follows from all of them together."""
-    finished = {record["form"]: record for record in records if record["error"] is None}
-    reference = next((finished[form] for form in (PUBLISHED, FLUSHED) if form in finished), None)
-    ours = finished.get(OURS)
-    for record in finished.values():
-        record["ratio"] = record["seconds"] / ours["seconds"] if ours else None
-        if record["gflop"] is not None:
-            record["gflop_per_second"] = record["gflop"] / record["seconds"]
-            record["share"] = record["gflop_per_second"] / ceiling if ceiling else None
-        if reference is not None and record is not reference:
-            record["difference"] = compare(folder, record["number"], reference["number"])
-
-
-def measure(rows: list[Row], arguments, folder: Path) -> tuple[dict, list[dict]]:
-    """Runs everything, printing each row as it is done; returns what is known in advance, and the records."""
-    channels = 8 if arguments.quick else 32
-    attention = [row for row in rows if row.work == "attention"]
-    wanted = sorted({(row.options["features"], row.size, row.batch) for row in attention})
-    request = {"device": arguments.device}
-    advance = {"folder": str(folder), "checkpoint": arguments.checkpoint, "channels": channels, "wanted": wanted}
-    answers, reason = run_process(folder, {**request, "prepare": advance})
-    if not answers:
-        raise UserError(f"the inputs cannot be made; the process {reason}")
-    known = answers[0]
-    print_environment(known)
-    request.update(folder=str(folder), repeats=arguments.repeats, seconds=SECONDS, training_channels=channels)
-    request.update(checkpoint=known["checkpoint"], dialect=known["dialect"])
-
-    records, cells = [], []
-    for row in rows:
-        for form in row.forms:
-            needed = operations(row, form, known["channels"], channels)
-            gflop = None if needed is None else needed / 1e9
-            figures = dict.fromkeys(("seconds", "ratio", "gflop_per_second", "share", "peak_mib", "base_mib",
-                                     "difference", "error"))
-            place = {"row": row.name, "form": form, "work": row.work, "size": row.size, "batch": row.batch}
-            records.append({**place, "number": len(records), **figures, "gflop": gflop, "times": [], **row.options})
-            cells.append({**place, "number": len(cells), **row.options})
-    together = 14 if arguments.quick else 1  # cells in a process
-    ceiling, done = None, 0
-    for start in range(0, len(cells), together):
-        part = cells[start : start + together]
-        answers, reason = run_process(folder, {**request, "cells": part}, part[0]["form"] == UNTOUCHED)
-        answers += [{"error": f"the process {reason}"}] * (len(part) - len(answers))
-        for record, answer in zip(records[start:], answers):
-            record.update(answer)
-        while done < start + len(part):  # print every row of which all forms are there
-            whole = [record for record in records if record["row"] == records[done]["row"]]
-            if done + len(whole) > start + len(part):
-                break
-            complete(whole, folder, ceiling)
-            ceiling = ceiling or whole[0].get("gflop_per_second")
-            print_row(whole)
-            done += len(whole)
-    records[0]["share"] = 1.0 if ceiling else None
-    return known, records
-
-
-def load_average() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def cpu_model() -> str:
+def measure(row: str, forms: list[str], arguments) -> list[dict]:
+    """Runs the forms of a row in turn, ours first; a record each."""
+    records, workers = [{"row": row, "form": form, "turns": [], "error": None} for form in forms], []
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        for form, record in zip(forms, records):
+            print(f"{row}: building {form}", file=sys.stderr)
+            request = json.dumps([row, form, arguments.size, arguments.batch, arguments.peer])
+            command = [arguments.peer_python if form == "port" else sys.executable, __file__, "--serve", request]
+            workers.append(Popen(command, text=True, stdin=PIPE, stdout=PIPE, stderr=DEVNULL))
+            record.update(json.loads(workers[-1].stdout.readline() or KILLED))
+        for turn in range(arguments.pairs):
+            for record, worker in zip(records, workers):
+                if record["error"] is None:
+                    print("turn", file=worker.stdin, flush=True)
+                    record.update(json.loads(worker.stdout.readline() or KILLED))
+                    record["turns"].append(record.pop("seconds", None))
+            shown = ", ".join(f"{r['form']} {r['turns'][-1]:.4g} s" for r in records if r["error"] is None)
+            print(f"{row}, turn {turn + 1} of {arguments.pairs}: {shown}", file=sys.stderr)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+    for record in records:
+        if record["error"]:
+            print(f"error: {row}, {record['form']}: {record['error']}", file=sys.stderr)
+        else:
+            record["seconds"] = statistics.median(record["turns"])
+            record["ratios"] = [ours / other for ours, other in zip(records[0]["turns"], record["turns"]) if ours]
+    return records
 
 
-def print_environment(known: dict):
-    about = known["environment"]
-    print(f"device: {about['device']}; CPU: {cpu_model()}, {os.cpu_count()} cores; threads: {about['threads']}; "
-          f"PaddlePaddle {about['paddle']}; Python {about['python']}")
-    for item in known["sharpness"]:
-        size = f"{item['size'][0]}x{item['size'][1]}, batch {item['batch']}"
-        print(f"{item['features']} features, {size}: mean largest attention weight {item['largest_weight']:.3f}; "
-              f"{item['negligible_fraction']:.1%} of the weights are negligible, "
-              f"{item['denormal_fraction']:.1%} denormal")
-    print("form                                 median s  x ours   GFLOP  GFLOP/s  of ceiling  extra MiB  difference")
-
-
-def print_row(records: list[dict]):
-    def cell(value, text, width):
-        return f"{'-' if value is None else format(value, text):>{width}}"
-
-    print(records[0]["row"])
+def table(title: str, records: list[dict], peak: float) -> list[str]:
+    """The lines of a Markdown table; peak: FLOPs per second."""
+    cells = {}
     for r in records:
-        if r["error"] is not None:
-            print(f"  {r['form']:33} failed: {r['error']}")
-            continue
-        print(f"  {r['form']:33}{cell(r['seconds'], '.4f', 10)}{cell(r['ratio'], '.2f', 8)}"
-              f"{cell(r['gflop'], '.2f', 8)}{cell(r['gflop_per_second'], '.1f', 9)}{cell(r['share'], '.0%', 12)}"
-              f"{cell(r['peak_mib'], '.0f', 11)}{cell(r['difference'], '.1e', 12)}")
-    sys.stdout.flush()
-
-
-def draw(records: list[dict], path: Path):
-    """Seconds of every form of every row, and beside them the growth of the attention with the picture's area."""
-    pyplot = load_pyplot()
-    done = [record for record in records if record["error"] is None]
-    growth: dict[str, list] = {}
-    for r in done:
-        if r["work"] == "attention" and r["batch"] == 1 and r["features"] == "real" and not r["backward"]:
-            growth.setdefault(r["form"], []).append((r["size"][0] * r["size"][1], r["seconds"]))
-    growth = {form: sorted(points) for form, points in growth.items() if len(points) > 1}
-    figure, axes = pyplot.subplots(1, 1 + bool(growth), figsize=(12 + 6 * bool(growth), 2 + 0.25 * len(done)),
-                                   squeeze=False, layout="constrained")
-    colors = {form: f"C{i}" for i, form in enumerate(dict.fromkeys(r["form"] for r in done))}
-    bars = axes[0, 0]
-    for place, r in enumerate(done):
-        bars.barh(place, r["seconds"], color=colors[r["form"]])
-    bars.set_yticks(range(len(done)), [f"{r['row']}: {r['form']}" for r in done], fontsize=7)
-    bars.invert_yaxis()
-    bars.set_xscale("log")
-    bars.set_xlabel("median seconds")
-    if growth:
-        lines = axes[0, 1]
-        for form, points in growth.items():
-            lines.loglog(*zip(*points), marker="o", label=form, color=colors[form])
-        lines.set_title("attention forward, real features, batch 1", fontsize=9)
-        lines.set_xlabel("picture pixels")
-        lines.set_ylabel("median seconds")
-        lines.legend()
-    figure.savefig(path, dpi=110)
+        ratio = f" ({statistics.median(r['ratios']):.2f})" if r["form"] != "ours" and r.get("ratios") else ""
+        share = f", {r['flops'] / r['seconds'] / peak:.0%}" if r["form"] == "ours" and not r["error"] else ""
+        text = "failed" if r["error"] else f"{r['seconds']:.3g} s{ratio}{share}, {r['peak_mib']:.0f} MiB"
+        cells.setdefault(r["row"], {})[r["form"]] = text
+    forms = [form for form in FORMS if any(form in own for own in cells.values())]
+    lines = [[row, *(own.get(form, "") for form in forms)] for row, own in cells.items()]
+    return [f"| {' | '.join(line)} |" for line in ([title, *forms], ["---"] * (len(forms) + 1), *lines)]
 
 
 def main(argv=None) -> int:
-    arguments = parse_arguments(argv)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="FORM", help=", ".join(FORMS))
+    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=2, help="default: %(default)s; 1 for the row image")
+    parser.add_argument("--pairs", type=int, default=3, help="turns of every form (default: %(default)s)")
+    parser.add_argument("--peer", metavar="FOLDER", help="a checkout of the PyTorch port")
+    parser.add_argument("--peer-python", metavar="PYTHON", default=sys.executable, help="one with torch and PyYAML")
+    parser.add_argument("--json", metavar="FILE", help="write all figures")
+    arguments = parser.parse_args(argv)
+    if arguments.size % 8 or not 32 <= arguments.size <= 4096 or min(arguments.batch, arguments.pairs) < 1:
+        parser.error("--size must be divisible by 8, from 32 to 4096; --batch and --pairs at least 1")
+    if arguments.peer and arguments.size != 256:
+        parser.error("--peer: the port's critics are built for --size 256")
+    others = [] if arguments.size > 512 else [x for x in arguments.forms if x != "port" or arguments.peer]
+    arguments.forms = ["ours", *others]
+    sys.path.insert(1, str(PROJECT))
+    from utils.cli import UserError, friendly_errors
+
     with friendly_errors(OSError):
-        rows = plan(arguments)
-        load = load_average()
-        if load is not None:
-            print(f"load average at the start: {load:.2f}")
-        if load is not None and load > 0.5:
-            print("warning: this machine is busy with other work, so these figures are worth little", file=sys.stderr)
-        if arguments.plot:
-            try:
-                load_pyplot()
-            except UserError as error:  # the figures are worth having without it
-                print(f"warning: no plot will be drawn: {error}", file=sys.stderr)
-                arguments.plot = None
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            known, records = measure(rows, arguments, Path(folder))
-        environment = {**known["environment"], "cpu": cpu_model(), "cores": os.cpu_count(), "load_average": load}
+        if arguments.peer and not Path(arguments.peer, "model", "networks.py").is_file():
+            raise UserError(f"--peer {arguments.peer}: no checkout of the PyTorch port: no model/networks.py")
+        check = [arguments.peer_python, "-c", "import torch, yaml"]
+        if arguments.peer and run(check, capture_output=True, check=False).returncode:
+            raise UserError(f"--peer-python {arguments.peer_python}: cannot import torch and yaml")
+        load = os.getloadavg()[0]
+        if load > 0.5:
+            print(f"warning: this machine is busy (load {load:.1f}): the figures are worth little", file=sys.stderr)
+        records = measure(PEAK, ["ours"], arguments)
+        if records[0]["error"]:
+            raise UserError(records[0]["error"])
+        for row in arguments.rows:
+            records += measure(row, [form for form in ROWS[row] if form in arguments.forms], arguments)
+        title = f"{arguments.size}x{arguments.size}, batch {arguments.batch}"
+        print("\n".join(table(title, records, records[0]["flops"] / records[0]["seconds"])))
         if arguments.json:
-            settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "plot")}
-            result = {"environment": environment, "settings": settings, "formulas": FORMULAS,
-                      "sharpness": known["sharpness"], "plan": [asdict(row) for row in rows], "records": records}
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        if arguments.plot:
-            draw(records, arguments.plot)
-    return report_problems(records)
-
-
-def report_problems(records: list[dict]) -> int:
-    """1 if a form disagrees with the published one or a form of ours failed."""
-    bad = [r for r in records if r["difference"] is not None and not r["difference"] <= TOLERANCE]
-    for r in bad:
-        print(f"error: {r['row']}: {r['form']} differs from the published form", file=sys.stderr)
-    failed = [r for r in records if r["error"] is not None and r["form"] == OURS]
-    return int(bool(bad or failed))
+            figures = {"load": load, "arguments": vars(arguments), "records": records}
+            Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return int(any(record["error"] for record in records))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(*json.loads(sys.argv[2])) if sys.argv[1:2] == ["--serve"] else main())
