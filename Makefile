@@ -4,7 +4,7 @@
 #   make test     the tests
 #   make bench    times attention, training and inference; PEER=FOLDER adds the PyTorch port; idle machine
 #   make test-faults   all fault tests (half an hour); writes the table docs/faults.md
-#   make reproduce-small   the comparison with and without attention, discounting, critics: trains for hours
+#   make check-gpu   compares this machine's GPU with its CPU, and says which batch size fits
 #   make web      the page for completing pictures by hand; needs Python 3.10 or newer
 #   make test-web      its tests in a Chromium without a window, which root on Debian gets installed
 #   make lint     the style check
@@ -20,14 +20,12 @@
 #   TESTS="-x tests/models"   what pytest gets from make test, e.g. which tests; TEST_ORDER=1 shuffles them
 #   PEER=FOLDER         a checkout of the PyTorch port for make bench
 #   PEER_PYTHON=python3 a Python with torch and PyYAML that runs it
-#   STUDY="--train LIST --val LIST LIST --seeds 3"   what make reproduce-small gets; it goes on where it stopped
 
 SET = $(DETECTED)
 PYTHON =
 PADDLE =
 VENV = .venv
 TESTS =
-STUDY =
 PEER =
 PEER_PYTHON = python3
 
@@ -57,7 +55,7 @@ READY := $(VENV)/ready-$(SET)$(if $(PADDLE),-$(PADDLE))
 RUN := $(VENV)/bin/python
 WEB := $(READY)-web
 
-.PHONY: demo test bench test-faults reproduce-small web test-web lint setup clean
+.PHONY: demo test bench test-faults check-gpu web test-web lint setup clean
 
 # test.py ends by saying where the picture of results is. A second time, training goes on where it stopped.
 demo: setup
@@ -74,8 +72,8 @@ bench: setup
 test-faults: setup
 	FAULTS_TABLE=docs/faults.md $(RUN) -m pytest tests/faults -m ""
 
-reproduce-small: setup
-	$(RUN) tools/study.py $(STUDY)
+check-gpu: setup
+	$(RUN) tools/check_device.py --device gpu
 
 web: $(WEB)
 	$(RUN) tools/web_demo.py
@@ -90,8 +88,8 @@ test-web: $(WEB)
 	$(RUN) -m pytest tests/web -m web
 
 $(WEB): $(READY) requirements-web.txt
-	$(RUN) -m pip install --disable-pip-version-check -r $(VENV)/requirements.txt -r requirements-web.txt \
-	  'selenium>=4.10,<5'
+	$(RUN) -m pip install --disable-pip-version-check -r $(VENV)/requirements.txt -r requirements-base.txt \
+	  -r requirements-web.txt 'selenium>=4.10,<5'
 	@touch $@
 
 lint: setup
@@ -101,7 +99,7 @@ setup: $(READY)
 
 # A changed set or list of requirements builds the environment anew: the CPU and the GPU build of Paddle
 # must not meet in one.
-$(READY): $(REQUIREMENTS) requirements-test.txt
+$(READY): $(REQUIREMENTS) requirements-base.txt requirements-test.txt
 	@if [ -e "$(VENV)" ] && [ ! -e "$(VENV)/pyvenv.cfg" ]; then \
 	  echo "error: VENV=$(VENV) exists and is no virtual environment: name another folder" >&2; exit 2; \
 	fi
@@ -114,8 +112,9 @@ $(READY): $(REQUIREMENTS) requirements-test.txt
 	done; \
 	echo "error: none of these is Python 3.9 to 3.$(NEWEST) with the venv module: $(CANDIDATES)." \
 	  "Install one (Debian: python3-venv), or name it: make PYTHON=/path/to/python" >&2; exit 2
-	sed $(AS_CHOSEN) -e '/^#/d' $(REQUIREMENTS) > $(VENV)/requirements.txt
-	$(RUN) -m pip install --disable-pip-version-check -r $(VENV)/requirements.txt -r requirements-test.txt $(MORE)
+	sed $(AS_CHOSEN) -e '/^#/d' -e '/^-r/d' $(REQUIREMENTS) > $(VENV)/requirements.txt
+	$(RUN) -m pip install --disable-pip-version-check -r $(VENV)/requirements.txt -r requirements-base.txt \
+	  -r requirements-test.txt $(MORE)
 	@touch $@
 
 clean:

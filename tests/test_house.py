@@ -22,8 +22,6 @@ WITH_SKIMAGE = {"scipy", "PIL", "imageio", "tifffile"}  # installed with scikit-
 PADDLE_IN_UTILS = {"utils/cli.py", "utils/device.py", "utils/ranks.py"}
 # the one that may import an optional package of the main road, where the configuration asks for it
 OPTIONAL = {"utils/monitor.py": {"visualdl"}}
-# and the one that exists to import matplotlib, for tools alone
-DRAWING = "utils/pyplot.py"
 
 # who may import which of our own packages; whoever is not named here may import what is not a script
 ALLOWED = {
@@ -78,10 +76,8 @@ def violations(owner_name: str, imports: set[str]) -> list[str]:
         wrong += [f"{owner_name} imports {name}, which only tools may" for name in sorted(roots & TOOL_MODULES)]
     if owner_name in ("data", "utils") and "paddle" in roots:
         wrong.append(f"{owner_name} imports paddle")
-    if "matplotlib" in roots:
-        wrong.append(f"{owner_name} imports matplotlib, which utils.pyplot is for")
-    if "utils.pyplot" in imports and owner_name != "tools":
-        wrong.append(f"{owner_name} imports utils.pyplot, which only tools may")
+    if "matplotlib" in roots and owner_name != "tools":
+        wrong.append(f"{owner_name} imports matplotlib, which only tools may")
     return wrong
 
 
@@ -94,15 +90,13 @@ def test_imports_keep_to_the_rules(path: Path) -> None:
     imports = imported_modules(path.read_text(encoding="utf-8"), package)
     if path.relative_to(PROJECT).as_posix() in PADDLE_IN_UTILS:
         imports.discard("paddle")
-    if path.relative_to(PROJECT).as_posix() == DRAWING:
-        imports -= {"matplotlib", "matplotlib.pyplot"}
     assert violations(owner(path), imports) == []
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.9 cannot list its own modules")
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PROJECT)) for path in FILES])
 def test_main_road_needs_the_listed_packages_only(path: Path) -> None:
-    if owner(path) == "tools" or path.relative_to(PROJECT).as_posix() == DRAWING:
+    if owner(path) == "tools":
         pytest.skip("tools may have optional dependencies")
     package = ".".join(path.relative_to(PROJECT).parts[:-1])
     roots = {name.split(".")[0] for name in imported_modules(path.read_text(encoding="utf-8"), package)}
@@ -133,11 +127,8 @@ def test_there_is_something_to_check() -> None:
         ("data", "from paddle import io", ["data imports paddle"]),
         ("utils", "import paddle", ["utils imports paddle"]),
         ("utils", "import importlib\nimportlib.import_module('models.layers')", ["utils imports models"]),
-        ("utils", "import matplotlib.pyplot", ["utils imports matplotlib, which utils.pyplot is for"]),
-        ("tools", "def f():\n    import matplotlib", ["tools imports matplotlib, which utils.pyplot is for"]),
-        ("test", "from utils.pyplot import load_pyplot", ["test imports utils.pyplot, which only tools may"]),
-        ("utils", "from utils import pyplot", ["utils imports utils.pyplot, which only tools may"]),
-        ("tools", "from utils.pyplot import load_pyplot", []),
+        ("utils", "import matplotlib.pyplot", ["utils imports matplotlib, which only tools may"]),
+        ("tools", "def f():\n    import matplotlib", []),
         ("models", "from .layers import crop", []),
         ("train", "import models, data, utils, trainer, paddle", []),
         ("tester", "from models import generator\nfrom utils import checkpoint", []),

@@ -73,8 +73,11 @@ COMMANDS: dict[str, Run | NotRun] = {
     "make demo": ENVIRONMENT,
     "make test": ENVIRONMENT,
     "make bench": BENCHMARK,
-    'make reproduce-small STUDY="--train train_list.txt --val val_list.txt"':
-        NotRun("trains for hours; tests/tools/test_study.py runs it with a stand-in for training"),
+    "make check-gpu": NotRun("needs a GPU; tests/tools/test_check_device.py runs the tool on the CPU"),
+    "python tools/check_device.py --device gpu":
+        NotRun("needs a GPU; tests/tools/test_check_device.py runs the tool on the CPU"),
+    "tools/ablation.sh train_list.txt val_list.txt":
+        NotRun("trains for hours; tests/tools/test_ablation.py runs it with a stand-in for the programs"),
     "make web": PAGE,
     "python tools/web_demo.py": PAGE,
     "source .venv/bin/activate": SHELL,
@@ -128,13 +131,14 @@ COMMANDS: dict[str, Run | NotRun] = {
     f"python train.py --resume {MINE}":
         Run(add=[*TRAIN, "niter=2"], after=f"python train.py {MINE}",
             makes=["checkpoints/mine/hole_benchmark/checkpoint_00000002.npz"]),
-    "python train.py --config configs/photos64.yaml":
-        Run(add=TRAIN, makes=["checkpoints/photos64/hole_paper_objective/checkpoint_00000001.npz"]),
+    "python train.py --config configs/bsds500_64.yaml":
+        Run(add=TRAIN, makes=["checkpoints/bsds500_64/hole_paper_objective/checkpoint_00000001.npz"]),
     "python -m paddle.distributed.launch --gpus 0,1,2,3 train.py train_data_path=train_list.txt "
     "val_data_path=val_list.txt": RANKS,
     "python -m paddle.distributed.launch --nproc_per_node 2 --backend gloo train.py --device cpu "
     "train_data_path=train_list.txt": RANKS,
-    "python tools/plot_log.py checkpoints/places2/hole_benchmark/train.txt": Run(makes=["train.png"]),
+    "python tools/plot_log.py checkpoints/places2/hole_benchmark/train.txt":
+        Run(makes=["checkpoints/places2/hole_benchmark/train.png"]),
     "python tools/plot_log.py docs/with_critics/train.txt --output docs/with_critics/curves.png":
         Run(makes=["docs/with_critics/curves.png"]),
     "python tools/plot_log.py train.txt --output docs/released_curves.png": Run(makes=["docs/released_curves.png"]),
@@ -149,22 +153,15 @@ COMMANDS: dict[str, Run | NotRun] = {
         Run(add=SIZES, makes=["done/test.csv", "done/images", "done/originals", "done/masks"]),
     "python test.py --baselines dataset_name=mine val_data_path=data_mine/val.txt":
         Run(add=SIZES, after=f"python train.py {MINE}", makes=["checkpoints/mine/hole_benchmark/test.txt"]),
-    "python test.py --config configs/photos64.yaml --baselines":
-        Run(add=SIZES, after="python train.py --config configs/photos64.yaml",
-            makes=["checkpoints/photos64/hole_paper_objective/test.txt"]),
+    "python test.py --config configs/bsds500_64.yaml --baselines":
+        Run(add=SIZES, after="python train.py --config configs/bsds500_64.yaml",
+            makes=["checkpoints/bsds500_64/hole_paper_objective/test.txt"]),
     "python tools/make_masks.py masks protocol=freeform-thick val_data_path=val_list.txt":
         Run(add=["image_shape=[64,64,3]", "mask_shape=[32,32]"], makes=["masks/000000_0.png", "masks/masks.txt"]),
     "python test.py protocol=mask_list mask_path=masks/masks.txt val_data_path=val_list.txt":
         Run(add=SIZES, after="python tools/make_masks.py masks protocol=freeform-thick val_data_path=val_list.txt"),
-    "python tools/plot_results.py done/test.csv":
-        Run(after="python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
-            "val_data_path=val_list.txt", makes=["done/results_plot.png"]),
     "python tools/benchmark.py --rows attention cycle --json bench.json": BENCHMARK,
 
-    "python tools/study.py --train train_list.txt --val val_list.txt --dry-run": Run(),
-    "python tools/learning_curve.py checkpoints/places2/hole_benchmark val_data_path=val_list.txt "
-    "protocol=random_box masks_per_image=5":
-        NotRun("starts test.py again and again; tests/tools/test_learning_curve.py runs it with a stand-in"),
 
     # Weights
     "python tools/convert_weights.py release_places2_256 places2.npz": Run(makes=["places2.npz"]),
@@ -174,10 +171,10 @@ COMMANDS: dict[str, Run | NotRun] = {
     "--licence terms.txt":
         Run(replace={"checkpoints/places2/hole_benchmark": "checkpoints/places2/hole_new"}, after="python train.py",
             makes=["checkpoints/my_release/generator.npz", "checkpoints/my_release/README.md"]),
-    "python tools/average.py checkpoints/places2/hole_benchmark --last 8 --output mean.npz":
+    "python tools/release.py checkpoints/places2/hole_benchmark --last 8 --output mean.npz":
         Run(replace={"8": "1"}, makes=["mean.npz"]),
     "python test.py --checkpoint mean.npz val_data_path=val_list.txt":
-        Run(add=SIZES, after="python tools/average.py checkpoints/places2/hole_benchmark --last 8 --output mean.npz",
+        Run(add=SIZES, after="python tools/release.py checkpoints/places2/hole_benchmark --last 8 --output mean.npz",
             makes=["test.txt"]),
     "python tools/export.py places2.npz --output programs": Run(makes=["programs/about.json"]),
     "python tools/export.py places2.npz --output programs --format both":

@@ -1,9 +1,9 @@
-"""Makes the demonstration's photographs and lists from the photographs inside scikit-image's package.
+"""Makes the demonstration's images and lists from those inside scikit-image's package.
 
     python tools/make_demo_data.py [--output data_demo]
 
-Writes train.txt and val.txt and, beside them, the photographs that they list, cut into tiles as PNG. No
-photograph has tiles in both lists. Always the same pixels; nothing is downloaded.
+Writes train.txt and val.txt and, beside them, the images that they list, cut into tiles as PNG. No original has tiles
+in both lists. Always the same pixels; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import cv2
 import numpy as np
 
 PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(1, str(PROJECT))
+
+from utils.cli import UserError, friendly_errors  # noqa: E402
 
 # file -> (rows, columns) of tiles; most tiles are 200 to 300 pixels a side
 TRAIN = {
@@ -39,18 +42,11 @@ VAL = {
 }
 
 
-class DemoDataError(Exception):
-    """The photographs cannot be read or written; the message is one line for the user."""
-
-
-def photo_folder() -> Path:
-    """scikit-image's folder of photographs, found without importing it.
-
-    Its functions for loading them are not used, since some fetch what the package lacks.
-    """
+def image_folder() -> Path:
+    """scikit-image's folder of images, found without importing it: its own functions download what is missing."""
     package = importlib.util.find_spec("skimage")
     if package is None or not package.submodule_search_locations:
-        raise DemoDataError("scikit-image is not installed: run `make setup`, or pip install scikit-image")
+        raise UserError("scikit-image is not installed: run `make setup`, or pip install scikit-image")
     return Path(package.submodule_search_locations[0]) / "data"
 
 
@@ -64,19 +60,19 @@ def cut(image: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
     ]
 
 
-def write_split(photos: Path, output: Path, name: str, split: dict[str, tuple[int, int]]) -> list[str]:
+def write_split(originals: Path, output: Path, name: str, split: dict[str, tuple[int, int]]) -> list[str]:
     """Writes the tiles of one split to output/name/ and then the list output/name.txt; returns its lines."""
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for file_name, (rows, columns) in split.items():
-        image = cv2.imread(str(photos / file_name), cv2.IMREAD_COLOR)
+        image = cv2.imread(str(originals / file_name), cv2.IMREAD_COLOR)
         if image is None:
-            raise DemoDataError(f"{photos / file_name} cannot be read: reinstall scikit-image")
+            raise UserError(f"{originals / file_name} cannot be read: reinstall scikit-image")
         for number, tile in enumerate(cut(image, rows, columns)):
             path = folder / f"{Path(file_name).stem}_{number}.png"
             if not cv2.imwrite(str(path), tile):
-                raise DemoDataError(f"cannot write {path}: is the disk full?")
+                raise UserError(f"cannot write {path}: is the disk full?")
             lines.append(path.relative_to(output).as_posix())
     list_path = output / f"{name}.txt"
     list_path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -85,18 +81,13 @@ def write_split(photos: Path, output: Path, name: str, split: dict[str, tuple[in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Makes the demonstration's photographs and lists.")
-    parser.add_argument(
-        "--output", type=Path, default=PROJECT / "data_demo", help="folder (default: data_demo)"
-    )
+    parser = argparse.ArgumentParser(description="Makes the demonstration's images and lists.")
+    parser.add_argument("--output", type=Path, default=PROJECT / "data_demo", help="folder (default: data_demo)")
     output = parser.parse_args(arguments).output
-    try:
-        photos = photo_folder()
-        write_split(photos, output, "train", TRAIN)
-        write_split(photos, output, "val", VAL)
-    except (DemoDataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with friendly_errors(OSError):
+        originals = image_folder()
+        write_split(originals, output, "train", TRAIN)
+        write_split(originals, output, "val", VAL)
     return 0
 
 

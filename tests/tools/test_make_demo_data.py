@@ -28,7 +28,7 @@ def listed(output: Path, name: str) -> list[str]:
     return (output / f"{name}.txt").read_text(encoding="utf-8").splitlines()
 
 
-def test_a_few_dozen_photographs_that_exist_and_fit_training(output: Path) -> None:
+def test_a_few_dozen_images_that_exist_and_fit_training(output: Path) -> None:
     for name, count in (("train", 42), ("val", 16)):
         lines = listed(output, name)
         assert len(lines) == len(set(lines)) == count
@@ -39,7 +39,7 @@ def test_a_few_dozen_photographs_that_exist_and_fit_training(output: Path) -> No
             assert image.std() > 5, line  # no blank tile
 
 
-def test_no_photograph_is_in_both_lists(output: Path) -> None:
+def test_no_original_is_in_both_lists(output: Path) -> None:
     train, val = (
         {Path(line).stem.rsplit("_", 1)[0] for line in listed(output, name)} for name in ("train", "val")
     )
@@ -47,8 +47,8 @@ def test_no_photograph_is_in_both_lists(output: Path) -> None:
     assert {"motorcycle_left", "motorcycle_right"} <= train  # nearly the same picture
 
 
-def test_tiles_are_parts_of_the_photograph(output: Path) -> None:
-    coffee = cv2.imread(str(make_demo_data.photo_folder() / "coffee.png"))
+def test_tiles_are_parts_of_the_original(output: Path) -> None:
+    coffee = cv2.imread(str(make_demo_data.image_folder() / "coffee.png"))
     assert coffee.shape == (400, 600, 3)
     np.testing.assert_array_equal(cv2.imread(str(output / "val/coffee_1.png")), coffee[:200, 300:])
     np.testing.assert_array_equal(cv2.imread(str(output / "val/coffee_2.png")), coffee[200:, :300])
@@ -72,15 +72,17 @@ def test_cut_by_hand() -> None:
     ]
 
 
-def test_missing_photographs_and_unwritable_folder(
+def test_missing_images_and_unwritable_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert make_demo_data.main(["--output", str(tmp_path / "file")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        make_demo_data.main(["--output", str(tmp_path / "file")])
     assert capsys.readouterr().err.startswith("error: ")
 
-    monkeypatch.setattr(make_demo_data, "photo_folder", lambda: tmp_path)
-    assert make_demo_data.main(["--output", str(tmp_path / "out")]) == 2
+    monkeypatch.setattr(make_demo_data, "image_folder", lambda: tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        make_demo_data.main(["--output", str(tmp_path / "out")])
     expected = f"error: {tmp_path / 'astronaut.png'} cannot be read: reinstall scikit-image\n"
     assert capsys.readouterr().err == expected
     assert not (tmp_path / "out" / "train.txt").exists()
@@ -88,5 +90,6 @@ def test_missing_photographs_and_unwritable_folder(
 
 def test_without_scikit_image(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(make_demo_data.importlib.util, "find_spec", lambda _: None)
-    assert make_demo_data.main([]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        make_demo_data.main([])
     assert "scikit-image is not installed: run `make setup`" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import builtins
 import numpy as np
 import pytest
 
-from tools.plot_log import draw, main, read_courses, smoothed
+from tools.plot_log import draw, main, read_log, read_metrics, smoothed
 from utils.logger import format_line
 
 EARLIER = (
@@ -26,12 +26,12 @@ def logs(tmp_path):
     return ours, theirs
 
 
-def test_courses(logs):
-    first, second = read_courses(str(logs[1]))
+def test_segments(logs):
+    first, second = read_log(str(logs[1]))
     assert (first.iterations, second.iterations) == ([100, 200, 300], [200, 300])
     assert np.array_equal(first.scalars["l1"], [(100, 0.5), (200, np.nan), (300, 0.3)], equal_nan=True)
     assert second.scalars["l1"] == [(200, 0.4), (300, 0.2)]
-    assert read_courses(str(logs[0]))[0].scalars["critic_gap"] == [(i, float(i)) for i in range(1, 60)]
+    assert read_log(str(logs[0]))[0].scalars["critic_gap"] == [(i, float(i)) for i in range(1, 60)]
 
 
 @pytest.fixture
@@ -44,17 +44,17 @@ def coming_and_going(tmp_path):
 
 
 def test_scalars_that_come_and_go_keep_their_places(coming_and_going):
-    (course,) = read_courses(str(coming_and_going))
-    assert course.iterations == [1, 2, 3, 4] and list(course.scalars) == ["l1", "d"]
-    assert np.array_equal(course.scalars["d"], [(2, 5), (3, np.nan), (4, 6)], equal_nan=True)
-    assert course.scalars["l1"] == [(1, 1), (2, 2), (3, 3)]
+    (segment,) = read_log(str(coming_and_going))
+    assert segment.iterations == [1, 2, 3, 4] and list(segment.scalars) == ["l1", "d"]
+    assert np.array_equal(segment.scalars["d"], [(2, 5), (3, np.nan), (4, 6)], equal_nan=True)
+    assert segment.scalars["l1"] == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_only_values_of_the_log_are_counted_as_not_finite(coming_and_going, tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     figures, close = [], pyplot.close
     monkeypatch.setattr(pyplot, "close", figures.append)
-    draw({"t.txt": read_courses(str(coming_and_going))}, str(tmp_path / "curves.png"), 2)
+    draw({"t.txt": read_log(str(coming_and_going))}, str(tmp_path / "curves.png"), 2)
     l1, d = figures[0].axes
     assert (l1.get_title(), d.get_title()) == ("l1", "d\n1 values are not finite")
     assert l1.lines[0].get_xdata().tolist() == [1, 2, 3] and d.lines[0].get_xdata().tolist() == [2, 3, 4]
@@ -80,6 +80,43 @@ def test_drawing(logs, tmp_path, capsys):
     assert main([*map(str, logs), "--output", str(output)]) == 0
     assert output.read_bytes()[:4] == b"\x89PNG"
     assert capsys.readouterr().out == f"64 lines drawn: {output}\n"
+
+
+def test_the_curves_lie_beside_the_log_unless_told_otherwise(logs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main([str(logs[0])]) == 0
+    assert capsys.readouterr().out == f"59 lines drawn: {tmp_path / 'train.png'}\n"
+    assert (tmp_path / "train.png").is_file() and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_validation_scores_are_drawn_where_a_run_wrote_them(logs, tmp_path, monkeypatch, capsys):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    table = tmp_path / "metrics.csv"
+    assert read_metrics(str(table)) == []
+    table.write_text("iteration,psnr,ssim,l1,tv_ratio\n20,15.5,0.3,0.1,0.5\n40,16.5,0.4,nan,0.6\n")
+    (segment,) = read_metrics(str(table))
+    assert segment.iterations == [20, 40] and segment.scalars["validation psnr"] == [(20, 15.5), (40, 16.5)]
+    figures, close = [], pyplot.close
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    assert main([*map(str, logs)]) == 0
+    assert capsys.readouterr().out == f"64 lines drawn: {tmp_path / 'train.png'}\n"
+    panels = {axis.get_title(): axis for axis in figures[0].axes}
+    assert {"validation psnr", "validation ssim", "validation l1\n1 values are not finite"} <= panels.keys()
+    assert [line.get_ydata().tolist() for line in panels["validation psnr"].lines] == [[15.5, 16.5]]  # once, as it is
+    close(figures[0])
+
+
+@pytest.mark.parametrize("text", ["iteration,psnr\n1,two\n", "step,psnr\n1,2\n", "iteration\n1,2\n", "\0"])
+def test_a_damaged_table_is_one_line(logs, tmp_path, capsys, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    if text == "\0":
+        (tmp_path / "metrics.csv").write_bytes(b"\xff\xfe\x00\n1")
+    with pytest.raises(SystemExit):
+        main([str(logs[0])])
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "metrics.csv: cannot be read: is not a table of numbers" in error
 
 
 @pytest.mark.parametrize(

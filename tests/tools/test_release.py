@@ -1,3 +1,5 @@
+"""tools/release.py: what it averages, what it publishes, and that the result can be used."""
+
 from __future__ import annotations
 
 import hashlib
@@ -86,7 +88,7 @@ def test_a_release(run: Path, tmp_path: Path, capsys) -> None:
     assert (output / "train.txt").read_text() == PUBLISHED
     readme = (output / "README.md").read_text()
     assert "320 photographs" in readme and "Non-commercial research." in readme
-    assert "for 30 iterations, the last of them at" in " ".join(readme.split())
+    assert "a run of train.py after 30 iterations: 58,086 weights" in " ".join(readme.split())
     digest = hashlib.sha256((run / "checkpoint_00000030.npz").read_bytes()).hexdigest()
     assert f"- checkpoint_00000030.npz, SHA-256 {digest}" in readme
     assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=output, capture_output=True).returncode == 0
@@ -94,18 +96,42 @@ def test_a_release(run: Path, tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_the_mean_of_several(run: Path, tmp_path: Path, by_name: bool) -> None:
-    """Weights of 1 and 3 times the same: the mean is twice."""
-    sources = [str(run), "--last", "2"]
-    if by_name:
-        sources = [checkpoint_path(str(run), 20), checkpoint_path(str(run), 30)]
+def test_the_mean_of_the_last(run: Path, tmp_path: Path, capsys, by_name: bool) -> None:
+    """Weights of 1 and 3 times the same: the mean is twice, for a release and for one checkpoint."""
+    names = [checkpoint_path(str(run), iteration) for iteration in (20, 30)]
+    sources = names if by_name else [str(run), "--last", "2"]
+    mean = str(tmp_path / "new" / "mean.npz")
+    assert release.main([*sources, "--output", mean]) == 0
+    assert capsys.readouterr().out == f"{mean}: the mean of checkpoint_00000020.npz, checkpoint_00000030.npz\n"
     assert release.main([*sources, "--output", str(tmp_path / "out"), *TERMS]) == 0
-    arrays, meta = load_checkpoint(str(tmp_path / "out/generator.npz"))
-    for name, array in tiny_checkpoint.arrays().items():
-        np.testing.assert_allclose(arrays[name], 2 * array, rtol=1e-6)
-    assert meta["averaged"] == ["checkpoint_00000020.npz", "checkpoint_00000030.npz"] and meta["iteration"] == 30
+    for path in (mean, str(tmp_path / "out/generator.npz")):
+        arrays, meta = load_checkpoint(path)
+        expected = tiny_checkpoint.arrays(gain=2.0)
+        assert arrays.keys() == expected.keys() and "rng" not in meta and meta["iteration"] == 30
+        for name, array in expected.items():
+            np.testing.assert_allclose(arrays[name], array, rtol=1e-6, err_msg=name)
+        assert meta["averaged"] == ["checkpoint_00000020.npz", "checkpoint_00000030.npz"]
+        assert tester.Tester(path).model.iteration == 30
     readme = (tmp_path / "out/README.md").read_text()
     assert "the mean of the weights of 2 checkpoints" in " ".join(readme.split())
+
+
+def test_the_averaged_generator_of_a_run_is_taken(tmp_path: Path) -> None:
+    path = checkpoint_path(str(tmp_path), 5)
+    ema = {f"ema/{name[len('generator/'):]}": 5 * array for name, array in tiny_checkpoint.arrays().items()}
+    save_checkpoint(path, {**tiny_checkpoint.arrays(), **ema}, tiny_checkpoint.meta(iteration=5))
+    assert release.main([path, "--output", str(tmp_path / "mean.npz")]) == 0
+    arrays, single = load_checkpoint(str(tmp_path / "mean.npz"))[0], tiny_checkpoint.arrays()
+    assert arrays.keys() == single.keys()
+    assert all((array == 5 * single[name]).all() for name, array in arrays.items())
+
+
+def test_crops_of_another_size_are_of_the_same_network(run: Path, tmp_path: Path) -> None:
+    """A run may resume with larger crops; the critics' sizes in the meta then differ."""
+    architecture = {**tiny_checkpoint.meta()["architecture"], "image_size": [128, 128], "box_size": [64, 64]}
+    write(run, 40, architecture=architecture)
+    assert release.main([str(run), "--last", "2", "--output", str(tmp_path / "mean.npz")]) == 0
+    assert tester.Tester(str(tmp_path / "mean.npz")).model.image_size == (128, 128)
 
 
 def test_git_keeps_a_release_and_no_run() -> None:
@@ -121,17 +147,24 @@ def test_git_keeps_a_release_and_no_run() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["RUN", "--last", "4"], "holds 3 checkpoints; 4 are needed"),
-        (["RUN", "--last", "0"], "--last must be a whole number from 1"),
+        (["RUN", "--last", "4"], "--last 4: .*run holds 3 checkpoints"),
+        (["RUN", "--last", "0"], "--last 0: .*run holds 3 checkpoints"),
+        (["RUN", "RUN"], "run: give one run's folder, or checkpoints without --last"),
+        (["RUN/checkpoint_00000020.npz", "RUN/checkpoint_00000010.npz"], "is of iteration 10, not after the one"),
+        (["RUN/checkpoint_00000020.npz", "RUN/checkpoint_00000020.npz"], "before it: give every checkpoint once"),
+        (["RUN", "--output", "mean.npz"], "mean.npz: a folder needs --data and --licence; an .npz has neither"),
+        (["RUN", "--licence", ""], "out: a folder needs --data and --licence"),
         (["RUN", "--licence", "terms.txt"], "terms.txt: no such file; a text has more than one word"),
         (["RUN", "--data", "notes/data"], "notes/data: no such file; a text has more than one word"),
         (["absent.npz"], "absent.npz: no such checkpoint"),
-        (["RUN/checkpoint_00000010.npz", "--last", "2"], "checkpoints given by name are all averaged"),
+        (["RUN/checkpoint_00000010.npz", "--last", "2"], "give one run's folder, or checkpoints without --last"),
         (["RUN/checkpoint_00000010.npz", "OTHER"], "is of another network than .*: architecture, coarse_only differ"),
         (["BARE"], "bare/checkpoint_00000001.npz: does not hold the configuration of a run"),
         (["RUN", "--metrics", "absent/test.txt"], "absent/test.txt: cannot be read: No such file"),
         (["RUN", "--metrics", "a/test.txt", "b/../a/test.txt"], "two of them are in folders of one name"),
-        (["RUN", "--output", "RUN"], "is not empty: remove it, or name another folder"),
+        (["RUN", "--metrics", "RUN"], "run: cannot be read: Is a directory"),
+        (["RUN", "--output", "RUN"], "is one of the sources"),
+        (["RUN/checkpoint_00000010.npz", "--output", "RUN"], "is not empty: remove it, or name another folder"),
     ],
 )
 def test_one_line_says_what_is_wrong_and_nothing_is_left(run, tmp_path, capsys, arguments, message) -> None:
