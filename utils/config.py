@@ -58,7 +58,7 @@ MAX_BATCH_PIXELS = 1 << 30  # 12 GiB as float32 RGB
 # Keys that change what a run writes or how long it takes, not what a step computes: left out of the digest.
 _BOOKKEEPING = frozenset(
     ("resume", "num_workers", "niter", "print_iter", "viz_iter", "viz_max_out", "snapshot_save_iter")
-    + ("keep_checkpoints", "keep_every_iter", "max_rollbacks", "max_bad_images", "cache_megabytes", "eval_batch_size")
+    + ("keep_checkpoints", "keep_every_iter", "max_rollbacks", "max_bad_images", "cache_megabytes")
 )
 
 def _setting(default: Any, check: Check) -> Any:
@@ -244,17 +244,17 @@ class TestConfig(_CommonConfig):
     max_delta_shape: tuple[int, int] = _setting((0, 0), several(2, integer(0, MAX_SIDE)))
     protocol: str = _setting("center", choice(*PROTOCOLS))
     mask_path: str = _setting("", text)
-    holes_per_image: int = _setting(1, integer(1, 1000))
+    mask_invert: bool = _setting(False, flag)
+    masks_per_image: int = _setting(1, integer(1, 1000))
     eval_crop: str | tuple[int, int] = _setting("center", _crop)
-    eval_batch_size: int = _setting(1, integer(1, 4096))
     num_workers: int = _setting(2, integer(0, 256))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.protocol in MASK_PROTOCOLS and not self.mask_path:
             raise ConfigError(f"protocol {self.protocol} needs mask_path: name the masks")
-        if self.protocol == "center" and self.holes_per_image > 1:
-            raise ConfigError("holes_per_image must be 1 with protocol center, which has one hole for all")
+        if self.protocol == "center" and self.masks_per_image > 1:
+            raise ConfigError("masks_per_image must be 1 with protocol center, which has one hole for all")
 
     def _check_boxes(self) -> None:
         if self.protocol in BOX_PROTOCOLS:

@@ -24,6 +24,8 @@ COUNTS = (
     "n_critic: an iteration here is n_critic critic updates and one generator update"
 )
 GONE_KEYS = {
+    "holes_per_image": "its name is masks_per_image",
+    "eval_batch_size": "images are evaluated one by one; remove the key",
     "cuda": "choose the device with --device gpu or --device cpu" + COUNTS,
     "gpu_ids": "choose the device with --device and CUDA_VISIBLE_DEVICES" + COUNTS,
     "data_with_subfolder": "folders are always searched with their subfolders; remove the key" + COUNTS,

@@ -5,7 +5,7 @@ import pytest
 
 from data import freeform
 from data.freeform import MAX_AREA, STYLES, _paint, freeform_mask
-from data.holes import mask_checksum
+from data.eval_set import mask_checksum
 
 
 def masks(name: str, count: int, size=(64, 64), seed: int = 0) -> list[np.ndarray]:

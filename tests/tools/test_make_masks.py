@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.holes import DrawnHoles
+from data.eval_set import RandomMasks
 
 PROJECT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("make_masks", PROJECT / "tools" / "make_masks.py")
@@ -24,16 +24,16 @@ def config(tmp_path: Path) -> list[str]:
 def test_masks_are_those_of_the_protocol(tmp_path: Path, config: list[str], capsys) -> None:
     """--count needs no list of photographs."""
     folder = tmp_path / "new" / "masks"
-    overrides = ["protocol=freeform-medium", "holes_per_image=2", "seed=6"]
+    overrides = ["protocol=freeform-medium", "masks_per_image=2", "seed=6"]
     assert make_masks.main([str(folder), *config, "--count", "3", *overrides]) == 0
     assert capsys.readouterr().out == f"6 masks, listed in {folder / 'masks.txt'}\n"
     names = [f"{index:06d}_{number}.png" for index in range(3) for number in range(2)]
     assert (folder / "masks.txt").read_text() == "\n".join(names) + "\n"
     assert sorted(path.name for path in folder.iterdir()) == [*names, "masks.txt"]
-    holes = DrawnHoles("freeform-medium", (32, 40), (8, 8), (0, 0), (0, 0), 6)
+    holes = RandomMasks("freeform-medium", (32, 40), (8, 8), (0, 0), (0, 0), 6)
     for k, name in enumerate(names):
         saved = cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE)
-        np.testing.assert_array_equal(saved, 255 * holes.hole(k // 2, k % 2).mask)
+        np.testing.assert_array_equal(saved, 255 * holes.hole(k // 2, k % 2)[0])
 
 
 @pytest.mark.parametrize(
