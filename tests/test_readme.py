@@ -65,6 +65,7 @@ MINE_LISTS = "python tools/make_file_list.py my_photos --val-count 100 --output 
 MINE = " ".join(["dataset_name=mine", *LISTS])
 PAGE = NotRun("serves until it is stopped; make test-web drives it in a browser")
 PLACES2 = "python tools/make_file_list.py /data/places2 --min-side 256"
+WEIGHTS = NotRun("needs PyTorch and the weights of other networks, which have to be downloaded")
 BENCHMARK = NotRun("takes long; tests/tools/test_benchmark.py runs --quick")
 RANKS = NotRun("needs several devices; tests/faults/test_ranks.py runs two processes on the CPU")
 
@@ -91,8 +92,6 @@ COMMANDS: dict[str, Run | NotRun] = {
     "val_data_path=val_list.txt": Run(add=["--count", "1"]),
     "python test.py --image in.jpg --mask mask.png --output out.png": Run(makes=["out.png"]),
     "python test.py --image photos/ --mask masks/ --output done/": Run(makes=["done/a.png", "done/b.png"]),
-    "python test.py --image photos/ --mask masks/ --output done/ --engine inference":
-        Run(makes=["done/a.png", "done/b.png"]),
     "python test.py --image in.jpg --mask mask.png --output out.png --attention colours.png --probe 150,100":
         Run(replace={"150,100": "20,20"}, makes=["out.png", "colours.png", "colours_probe.png"]),
     "python test.py --image in.jpg --mask mask.png --output out.png --checkpoint places2.npz --max-side 512":
@@ -148,6 +147,8 @@ COMMANDS: dict[str, Run | NotRun] = {
         Run(add=SIZES, makes=["checkpoints/places2/hole_benchmark/results.png"]),
     "python test.py --baselines val_data_path=val_list.txt protocol=random_box holes_per_image=5 --output random_box":
         Run(add=SIZES, makes=["random_box/test.txt"]),
+    "python test.py --baselines val_data_path=val_list.txt protocol=random_box masks_per_image=5 --output random_box":
+        Run(add=SIZES, makes=["random_box/test.txt"]),
     "python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
     "val_data_path=val_list.txt":
         Run(add=SIZES, makes=["done/test.csv", "done/images", "done/originals", "done/masks"]),
@@ -160,9 +161,9 @@ COMMANDS: dict[str, Run | NotRun] = {
         Run(add=["image_shape=[64,64,3]", "mask_shape=[32,32]"], makes=["masks/000000_0.png", "masks/masks.txt"]),
     "python test.py protocol=mask_list mask_path=masks/masks.txt val_data_path=val_list.txt":
         Run(add=SIZES, after="python tools/make_masks.py masks protocol=freeform-thick val_data_path=val_list.txt"),
-    "python tools/plot_results.py done/test.csv":
-        Run(after="python test.py --baselines --checkpoint places2.npz --count 100 --save-images --output done "
-            "val_data_path=val_list.txt", makes=["done/results_plot.png"]),
+    "pyiqa lpips -t done/images -r done/originals": WEIGHTS,
+    "python -c \"from cleanfid import fid; print(fid.compute_fid('done/images', 'done/originals'))\"": WEIGHTS,
+    "fidelity --fid --input1 done/images --input2 done/originals": WEIGHTS,
     "python tools/benchmark.py --size 256 --batch 2": BENCHMARK,
     "python tools/benchmark.py --quick": BENCHMARK,
 
@@ -310,6 +311,7 @@ def test_options_in_the_text_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--like-this`, in any document, is an option of a program that the documents name."""
     stop_at_parsing(monkeypatch, after=False)
     known = {"--gpus", "--nproc_per_node", "--backend", "--logdir"}  # Paddle's launcher and VisualDL
+    known |= {"--fid", "--input1", "--input2"}  # torch-fidelity
     named = {path for d in DOCUMENTS for path in re.findall(r"\b(?:tools/\w+|train|test)\.py", text_of(d))}
     for path in named:
         known.update(parser_of(path, [])._option_string_actions)

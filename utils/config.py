@@ -253,6 +253,8 @@ class TestConfig(_CommonConfig):
         super().__post_init__()
         if self.protocol in MASK_PROTOCOLS and not self.mask_path:
             raise ConfigError(f"protocol {self.protocol} needs mask_path: name the masks")
+        if self.mask_invert and self.protocol not in MASK_PROTOCOLS:
+            raise ConfigError("mask_invert needs protocol mask_dir or mask_list, which have masks to invert")
         if self.protocol == "center" and self.masks_per_image > 1:
             raise ConfigError("masks_per_image must be 1 with protocol center, which has one hole for all")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data import freeform
-from data.freeform import MAX_AREA, STYLES, _paint, freeform_mask
 from data.eval_set import mask_checksum
+from data.freeform import MAX_AREA, STYLES, _paint, freeform_mask
 
 
 def masks(name: str, count: int, size=(64, 64), seed: int = 0) -> list[np.ndarray]:
