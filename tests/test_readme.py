@@ -281,7 +281,7 @@ def check_command(command: str) -> None:
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
     elif words[:3] == ["pip", "install", "-r"]:
         assert (PROJECT / words[3]).is_file()
-    elif words[0] == "python":
+    elif words[0] == "python" and words[1] != "-c":
         if words[1] == "-m":  # the launcher has options of its own before the script
             words = ["python", *words[words.index("train.py") :]]
         parser_of(words[1], words[2:])
