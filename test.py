@@ -1,18 +1,20 @@
-"""Evaluate a trained model on a file list, or complete pictures.
+"""Evaluate a trained model on a list of images, or inpaint images of your own.
 
-python test.py [--config configs/test.yaml] [key=value ...]
+python test.py [--config configs/test.yaml] [--checkpoint latest|released|PATH] [--baselines] [key=value ...]
 python test.py --image IN.png|FOLDER|GLOB --mask MASK.png|FOLDER --output OUT.png|FOLDER
 """
 
 # ruff: noqa: E402 (what people edit comes before the imports)
 from __future__ import annotations
 
-TOTAL = None  # how many photographs of the list are evaluated, from its beginning; None: all of them
+TOTAL = None  # how many images of the list are evaluated, from its beginning; None: all of them
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from utils.cli import UserError, friendly_errors, prepare_paddle, set_thread_count
 
@@ -24,50 +26,26 @@ import numpy as np
 import paddle
 import skimage
 
-from data.decode import ImageError, decode_image
+from data.eval_set import EvalSet, MaskFiles, RandomMasks, masks_by_name, masks_in_order, without_masks
 from data.file_list import DataError, read_file_list
-from data.holes import DrawnHoles, SavedHoles
-from data.samples import Samples, saved_holes
-from tester import CHECKPOINT, ENGINE_PIXELS, RELEASED, EngineError, Tester, find_checkpoint
-from utils.config import TestConfig, load_config, run_folder
+from tester import CHECKPOINT, RELEASED, Tester, resolve_checkpoint
+from utils.config import MASK_PROTOCOLS, TestConfig, load_config, run_folder
 from utils.device import set_device
-from utils.evaluation.measuring import SAVED, completions, draw_sheet, measure, save_images
-from utils.evaluation.protocol import describe_crop, describe_holes
-from utils.evaluation.report import (
-    METHODS,
-    METRICS,
-    Measurement,
-    image_names,
-    labelled,
-    pick_extremes,
-    portable_command,
-    portable_path,
-    prepare_folder,
-    results_text,
-    write_csv,
-)
-from utils.evaluation.run_ahead import run_ahead
-from utils.pictures.attention_view import probe_picture
-from utils.pictures.completion import complete
-from utils.pictures.files import LOSSY, fill_hole, fit_to_format, write_picture
-from utils.pictures.holes import MULTIPLE, fit_hole, picture_remarks, read_hole
-from utils.pictures.jobs import Job, Masks, plan_many, plan_one, probe_path, protect_originals
-from utils.pictures.options import add_picture_options, check_picture_options
-from utils.pictures.reading import PictureError, read_picture
+from utils.evaluation.evaluate import SAVED, inpaint_all, measure, results_sheet, save_images
+from utils.evaluation.protocol import METHODS, METRICS, describe_crop, describe_holes, describe_model, format_fields
+from utils.evaluation.report import Score, best_median_worst, results_text, write_csv
+from utils.inpaint import add_options, check_options, inpaint_files
+from utils.paths import image_names, portable_command, portable_path, portable_text, prepare_folder
 from utils.progress import show_progress, warn
 from utils.text_files import write_text
 from utils.visualization import write_image
 
 CONFIG = "configs/test.yaml"
-PICTURES = 20  # photographs in results.png: the first of the list, unselected
-EXTREMES = 4  # holes of each kind (best, median, worst) in extremes.png
+SHOWN = 20  # images in results.png: the first of the list, unselected
+EXTREMES = 4  # holes of each kind in best_median_worst.png
 SHOWN_SKIPPED = 20  # skipped files named in test.txt
-
-ENGINES = ("auto", "eager", "inference")
-ENGINE_HELP = "auto: Paddle Inference for many pictures on a CPU, otherwise, and for figures, the network itself"
-ENGINE_PAYS = 32  # pictures from which making a program takes less time than it saves
-
 HOW_TO_LIST = "; make one with: find FOLDER -name '*.jpg' | sort > LIST, or for the demonstration: make demo"
+GONE = {"--engine": "the network itself is as fast; for deployment see docs/deploy.md"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,42 +54,79 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    description = "Evaluate a trained model on a file list, or complete pictures (--image, --mask, --output)."
+    description = "Evaluate a trained model on a list of images, or inpaint images (--image, --mask, --output)."
     parser = Parser(description=description, allow_abbrev=False)
     parser.add_argument("--config", default=CONFIG, help="YAML file (default: %(default)s)")
     parser.add_argument(
         "--checkpoint", default=CHECKPOINT, metavar="latest|released|PATH", help="default: %(default)s"
     )
-    parser.add_argument("--count", type=int, default=TOTAL, help="evaluate the first COUNT photographs only")
-    parser.add_argument("--baselines", action="store_true", help="fill the same holes by other methods, too")
+    parser.add_argument("--count", type=int, default=TOTAL, help="evaluate the first COUNT images only")
+    parser.add_argument("--baselines", action="store_true", help="inpaint the same holes by other methods, too")
     parser.add_argument("--output", metavar="PATH", help="for results (default: the checkpoint's folder)")
     parser.add_argument("--save-images", action="store_true", help="save results, originals and masks as PNG")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: the GPU if there is a usable one")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help=ENGINE_HELP)
     parser.add_argument("--seed", type=int, help="overrides the file's seed, which fixes random holes")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. protocol=random_box")
-    add_picture_options(parser)
+    add_options(parser)
+    for word in argv:
+        flag = word.partition("=")[0]
+        if flag in GONE:
+            raise UserError(f"{flag} is gone: {GONE[flag]}")
     args = parser.parse_intermixed_args(argv)
     args.command = argv
     if args.seed is not None:
         args.overrides.append(f"seed={args.seed}")
+    if args.image is None and args.invert_mask:  # of the masks of an evaluation
+        args.overrides.append("mask_invert=true")
+        args.invert_mask = False
     if args.count is not None and (type(args.count) is not int or args.count < 1):
         raise UserError(f"--count (or TOTAL in test.py) must be a whole number from 1, not {args.count}")
-    return check_picture_options(args)
+    return check_options(args)
 
 
-def names_run(args: argparse.Namespace) -> bool:
-    """Whether a certain run is asked for, be it by its configuration or by a part of its folder's name."""
+def read_config(args: argparse.Namespace) -> TestConfig:
+    """The default file is found beside this script, from any working folder."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), CONFIG)
+    path = beside if args.config == CONFIG and not os.path.exists(CONFIG) else args.config
+    return load_config(path, TestConfig, args.overrides)
+
+
+def load_tester(args: argparse.Namespace, config: TestConfig | None) -> Tester:
+    """The model of --checkpoint; config: for the latest checkpoint of its run.
+
+    The weights of another run than one that is asked for, by a configuration or by a part of its folder's name,
+    would mislead: only where none is named do the released weights stand in for a run without a checkpoint.
+    """
     keys = ("dataset_name", "mask_type", "expname")
-    return args.config != CONFIG or any(override.partition("=")[0] in keys for override in args.overrides)
+    named = args.config != CONFIG or any(override.partition("=")[0] in keys for override in args.overrides)
+    return Tester(resolve_checkpoint(args.checkpoint, run_folder(config) if config else "", warn, not named))
 
 
 def read_val_list(config: TestConfig) -> list[str]:
     try:
-        return read_file_list(config.val_data_path, config.data_root)
+        paths = read_file_list(config.val_data_path, config.data_root)
     except DataError as error:
         missing = not os.path.exists(os.path.expanduser(config.val_data_path))
         raise DataError(f"val_data_path: {error}{HOW_TO_LIST if missing else ''}") from None
+    images = without_masks(paths) if config.protocol == "mask_dir" else paths
+    if len(images) < len(paths):
+        warn(f"{len(paths) - len(images)} of {len(paths)} files are masks of others by their names and left out")
+    return images
+
+
+def build_set(config: TestConfig, paths: list[str], names: list[str]) -> EvalSet:
+    """The images of the list with their holes; saved masks are looked for now."""
+    size = config.image_shape[:2]
+    if config.protocol == "mask_dir":
+        masks = masks_by_name(config.mask_path, paths, names, config.masks_per_image)
+    elif config.protocol == "mask_list":
+        masks = masks_in_order(config.mask_path, len(paths), config.masks_per_image)
+    if config.protocol in MASK_PROTOCOLS:
+        holes = MaskFiles(masks, size, config.mask_invert, warn)
+    else:
+        boxes = config.mask_shape, config.margin, config.max_delta_shape
+        holes = RandomMasks(config.protocol, size, *boxes, config.seed)
+    return EvalSet(paths, names, holes, config.masks_per_image, size, config.eval_crop, warn)
 
 
 def describe(
@@ -120,213 +135,89 @@ def describe(
     tester: Tester,
     device: str,
     listed: int,
-    skipped: dict[str, str],
-    measurements: list[Measurement],
+    dataset: EvalSet,
+    scores: list[Score],
 ) -> str:
-    """The complete protocol, without which the figures mean nothing."""
+    """The command and the complete protocol, without which the scores mean nothing."""
     model = tester.model
-    engine = "" if not tester.engine_ran else "; Paddle Inference with oneDNN"
-    width = f"{model.channels} channels" + (", coarse stage only" if model.coarse_only else "")
-    width += "" if model.contextual_attention else ", without contextual attention"
     seen = "zeros" if model.mask_type == "hole" else f"a mosaic of {model.mosaic_unit_size}-pixel blocks"
-    used = len({row.index for row in measurements})
-    methods = dict.fromkeys(row.method for row in measurements)
-    reasons = [f"{name}: {reason}" for name, reason in skipped.items()]
+    reasons = [portable_text(str(error)) for error in dataset.skipped]
     if len(reasons) > SHOWN_SKIPPED:
         reasons[SHOWN_SKIPPED:] = [f"and {len(reasons) - SHOWN_SKIPPED} more"]
+    used, tried, skipped = len({row.image_index for row in scores}), len(dataset.paths), len(dataset.skipped)
     libraries = {"PaddlePaddle": paddle, "NumPy": np, "OpenCV": cv2, "scikit-image": skimage}
-    protocol = labelled(
+    protocol = format_fields(
         {
             "checkpoint": portable_path(tester.source),
-            "model": f"iteration {model.iteration}, dialect {model.dialect}, {width}",
+            "model": describe_model(model),
             "list": portable_path(config.val_data_path),
-            "images": f"{used}: the first {used + len(skipped)} of {listed}, less {len(skipped)} skipped",
+            "images": f"{used}: the first {tried} of {listed}, less {skipped} skipped",
             "skipped": reasons,
             "size": describe_crop(config),
             "hole": f"{describe_holes(config)}; the model sees {seen} in it",
             "metrics": METRICS,
-            "methods": [f"{name}: {METHODS[name]}" for name in methods],
+            "methods": [f"{name}: {METHODS[name]}" for name in dict.fromkeys(row.method for row in scores)],
             "versions": ", ".join(f"{name} {module.__version__}" for name, module in libraries.items()),
-            "device": f"{device}; {set_thread_count()} CPU threads{engine}",
+            "device": f"{device}; {set_thread_count()} CPU threads",
         }
     )
     return f"{portable_command(['test.py', *args.command])}\n\n{protocol}"
 
 
-def find_holes(config: TestConfig, names: list[str]) -> DrawnHoles | SavedHoles:
-    size = config.image_shape[:2]
-    if config.protocol in ("mask_dir", "mask_list"):
-        return saved_holes(config.protocol, config.mask_path, names, config.masks_per_image, size)
-    boxes = config.mask_shape, config.margin, config.max_delta_shape
-    return DrawnHoles(config.protocol, size, *boxes, config.seed)
-
-
-def skipped_reasons(samples: Samples) -> dict[str, str]:
-    """Why each photograph that was left out, by its name; a bad mask is named in the reason."""
-    reasons = {}
-    for path, name, error in samples.skipped:
-        reasons[name] = error.reason if error.path == path else f"{portable_path(error.path)}: {error.reason}"
-    return reasons
-
-
 def evaluate(args: argparse.Namespace) -> None:
-    config = load_config(args.config, TestConfig, args.overrides)
+    config = read_config(args)
     paths = read_val_list(config)
+    dataset = build_set(config, paths[: args.count], image_names(paths)[: args.count])
     device = set_device(args.device)
-    chosen, names = paths[: args.count], image_names(paths)
-    holes = find_holes(config, names[: len(chosen)])
-    # Results of other weights than those of a run that was named would mislead, here and in complete_pictures.
-    checkpoint = find_checkpoint(args.checkpoint, run_folder(config), warn, fall_back=not names_run(args))
-    tester = Tester(checkpoint)
-    size = config.image_shape[:2]
-    # The network itself, unless asked for: figures to the last digit.
-    set_engine(args, tester, device, pictures=0, pixels=size[0] * size[1])
+    tester = load_tester(args, config)
+    print(f"weights: {portable_path(tester.source)}, iteration {tester.model.iteration}")
     if tester.model.mask_type != config.mask_type:
         warn(f"the model was trained with mask_type {tester.model.mask_type} and is evaluated with it")
-    released = os.path.abspath(checkpoint) == RELEASED  # whose folder is part of the project
-    output = args.output or (run_folder(config) if released else os.path.dirname(checkpoint)) or "."
-    prepare_folder(output)
-    for folder in SAVED if args.save_images else ():
+    released = os.path.abspath(tester.source) == RELEASED  # whose folder is part of the project
+    output = args.output or (run_folder(config) if released else os.path.dirname(tester.source)) or "."
+    for folder in ("", *(SAVED if args.save_images else ())):
         prepare_folder(os.path.join(output, folder))
 
-    measurements, pictures = [], []
-    samples = Samples(chosen, names, holes, config.masks_per_image, size, config.eval_crop, warn)
-    # Sums over a batch are grouped by its size, which moves outputs by 1e-6 and now and then a level of the
-    # result by one. A CPU gains nothing from batches, and its figures do not depend on them at all.
-    batch_size = 1 if device == "cpu" else config.eval_batch_size
-    complete = functools.partial(completions, tester, batch_size=batch_size, baselines=args.baselines)
-    total, unit = len(chosen) * config.masks_per_image, "image" if config.masks_per_image == 1 else "hole"
-    with show_progress(total, unit) as advance:
-        calls = (functools.partial(measure, call) for call in complete(samples))
-        for picture, measured in run_ahead(calls, config.num_workers):
-            measurements += measured
-            if len(pictures) < PICTURES and picture.sample.number == 0:
-                pictures.append(picture)
+    scores, shown = [], []
+    several = config.masks_per_image > 1
+    with show_progress(len(dataset), "hole" if several else "image") as advance, \
+            ThreadPoolExecutor(max(config.num_workers, 1)) as pool:
+        for sample in dataset:  # for each image, for each hole
+            results = inpaint_all(tester, sample, args.baselines, pool)  # by each method
+            scores += pool.map(functools.partial(measure, sample), results, results.values())
             if args.save_images:
-                save_images(output, picture, config.masks_per_image)
+                save_images(output, sample, results["model"], several)
+            if len(shown) < SHOWN and sample.hole_index == 0:
+                shown.append((sample, results))
             advance(1)
-    skipped = skipped_reasons(samples)
-    if not measurements:
-        name, reason = next(iter(skipped.items()))
-        raise DataError(f"none of the {len(chosen)} images can be used, e.g. {ImageError(name, reason)}")
+        if not scores:
+            raise DataError(f"none of the {len(dataset.paths)} images can be used, e.g. {dataset.skipped[0]}")
+        # Inpainted once more for the few that are shown, since nobody can know before which they will be.
+        extremes = best_median_worst(scores, EXTREMES)
+        again = [dataset.load(row.image_index, row.hole_index) for _, row in extremes]
+        again = [(sample, inpaint_all(tester, sample, args.baselines, pool)) for sample in again]
 
-    protocol = describe(args, config, tester, device, len(paths), skipped, measurements)
-    summary = f"{protocol}\n\n{results_text(measurements)}\n"
+    protocol = describe(args, config, tester, device, len(paths), dataset, scores)
+    summary = f"{protocol}\n\n{results_text(scores)}\n"
     write_text(os.path.join(output, "test.txt"), summary)
-    write_csv(os.path.join(output, "test.csv"), measurements)
-    blocks = 1 if len(pictures) <= PICTURES // 2 else 2
-    sheet = draw_sheet(pictures, measurements, [""] * len(pictures), blocks)
+    write_csv(os.path.join(output, "test.csv"), scores)
+    sheet = results_sheet(tester, shown, scores, blocks=1 if len(shown) <= SHOWN // 2 else 2)
     write_image(os.path.join(output, "results.png"), sheet)
-    # Done once more for the few that are shown, since nobody can know before which they will be.
-    extremes = pick_extremes(measurements, EXTREMES)
-    again = [samples.load(row.index, row.hole_number) for _, row in extremes]
-    pictures = [call() for call in complete(again)]
-    sheet = draw_sheet(pictures, measurements, [kind for kind, _ in extremes], blocks=1)
-    write_image(os.path.join(output, "extremes.png"), sheet)
-    print(f"{summary}\nresults.png, extremes.png, test.csv and test.txt are in {output}")
-
-
-def plan_pictures(args: argparse.Namespace) -> tuple[list[Job], Masks]:
-    if not os.path.exists(args.mask):
-        raise PictureError(f"--mask {args.mask}: no such file or folder")
-    masks = Masks(args.mask, read_file_list(args.mask) if os.path.isdir(args.mask) else ())
-    if os.path.isfile(args.image):
-        return [plan_one(args.image, args.output, args.attention)], masks
-    if not os.path.isdir(args.image) and not any(sign in args.image for sign in "*?["):
-        raise PictureError(f"--image {args.image}: no such picture or folder")
-    images = read_file_list(args.image)
-    return plan_many(args.image, images, args.output, args.attention), masks
-
-
-def set_engine(args: argparse.Namespace, tester: Tester, device: str, pictures: int, pixels: int = 0) -> None:
-    """Takes Paddle Inference if --engine says so, or if it is safe and pays; falls back with a warning.
-
-    pixels: of every picture, where that is known beforehand.
-    """
-    on_cpu = device == "cpu"
-    if args.engine == "inference" and not on_cpu:
-        raise UserError("--engine inference runs on the CPU; add --device cpu")
-    if args.engine == "inference" and pixels > ENGINE_PIXELS:
-        limit = f"takes pictures of up to {ENGINE_PIXELS} pixels, not {pixels}"
-        raise UserError(f"--engine inference {limit}: leave it out for the network itself")
-    if args.engine == "eager" or (args.engine == "auto" and (not on_cpu or pictures < ENGINE_PAYS)):
-        return
-    try:
-        tester.use_inference_engine()
-    except EngineError as error:
-        if args.engine == "inference":
-            raise
-        warn(f"{error}; the network itself is used")
-
-
-def complete_pictures(args: argparse.Namespace) -> None:
-    """--image, --mask, --output: what cannot be completed is named, and the rest goes on."""
-    jobs, masks = plan_pictures(args)
-    single = os.path.isfile(args.image)
-    device = set_device(args.device)
-    folder = run_folder(load_config(args.config, TestConfig, args.overrides)) if args.checkpoint == "latest" else ""
-    tester = Tester(find_checkpoint(args.checkpoint, folder, warn, fall_back=not names_run(args)))
-    print(f"weights: {portable_path(tester.source)}, iteration {tester.model.iteration}")
-    if args.attention and tester.model.without_attention:
-        raise UserError(f"--attention: {tester.source} has no attention, {tester.model.without_attention}")
-    set_engine(args, tester, device, len(jobs))
-    failed = []
-    with show_progress(len(jobs), "picture") as advance:
-        for job in jobs:
-            try:
-                complete_picture(args, tester, job, masks.find(job))
-            except (ImageError, PictureError) as error:
-                if single:
-                    raise
-                failed.append(job.image)
-                warn(f"skipped {error}")
-            advance(1)
-    if args.engine == "inference" and not tester.engine_ran and len(failed) < len(jobs):
-        warn(f"--engine inference: every picture had more than {ENGINE_PIXELS} pixels; the network itself was used")
-    if failed:
-        some = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
-        raise PictureError(f"{len(failed)} of {len(jobs)} pictures were not completed: {some}; the warnings say why")
-    print(f"{len(jobs)} picture{'s' * (len(jobs) != 1)} completed: {jobs[0].output if single else args.output}")
-
-
-def complete_picture(args: argparse.Namespace, tester: Tester, job: Job, mask_path: str) -> None:
-    """One picture from file to file. Raises ImageError, PictureError, OutputError."""
-    protect_originals(job, mask_path)
-    for path in filter(None, (job.output, job.attention)):
-        prepare_folder(os.path.dirname(path) or ".")
-    rgb = decode_image(job.image)
-    picture = fit_to_format(read_picture(job.image, rgb), rgb, job.output)
-    mask_rgb = decode_image(mask_path)
-    hole = read_hole(read_picture(mask_path, mask_rgb), mask_rgb, args.invert_mask)
-    hole = fit_hole(hole, rgb.shape[:2], args.resize_mask, mask_path, job.image)
-    if args.probe and not all(place < side for place, side in zip(args.probe, hole.shape[::-1])):
-        raise PictureError(f"{job.image}: --probe {args.probe} is outside of the picture")
-
-    def remark(text: str) -> None:
-        warn(f"{job.image}: {text}")
-
-    for text in picture_remarks(picture, hole):
-        remark(text)
-    if job.output.lower().endswith(LOSSY):
-        remark("JPEG changes known pixels; .png keeps them")
-    try:
-        done = complete(tester, rgb, hole, args.max_side, remark)
-    except PictureError as error:
-        raise PictureError(f"{job.image}: {error}") from None
-    write_picture(job.output, fill_hole(picture, done.refined, hole))
-    if job.attention:
-        write_image(job.attention, done.attention_picture())
-    if args.probe:
-        cell = done.cell(*args.probe)
-        weights = tester.attention_at(*done.shown, *cell)[0]
-        write_image(probe_path(job.attention), probe_picture(done.small, weights, MULTIPLE, cell))
+    sheet = results_sheet(tester, again, scores, [kind for kind, _ in extremes])
+    write_image(os.path.join(output, "best_median_worst.png"), sheet)
+    print(f"{summary}\nresults.png, best_median_worst.png, test.csv and test.txt are in {output}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    with contextlib.suppress(AttributeError):  # a notebook's stdout has no such method
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     with friendly_errors(DataError):
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
-        evaluate(args) if args.image is None else complete_pictures(args)
+        if args.image is None:
+            evaluate(args)
+        else:
+            set_device(args.device)
+            inpaint_files(args, load_tester(args, read_config(args) if args.checkpoint == "latest" else None))
     return 0
 
 

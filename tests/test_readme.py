@@ -65,6 +65,7 @@ MINE_LISTS = "python tools/make_file_list.py my_photos --val-count 100 --output 
 MINE = " ".join(["dataset_name=mine", *LISTS])
 PAGE = NotRun("serves until it is stopped; make test-web drives it in a browser")
 PLACES2 = "python tools/make_file_list.py /data/places2 --min-side 256"
+WEIGHTS = NotRun("needs PyTorch and the weights of other networks, which have to be downloaded")
 BENCHMARK = NotRun("takes long; tests/tools/test_benchmark.py runs it at a small size")
 RANKS = NotRun("needs several devices; tests/faults/test_ranks.py runs two processes on the CPU")
 
@@ -94,8 +95,6 @@ COMMANDS: dict[str, Run | NotRun] = {
     "val_data_path=val_list.txt": Run(add=["--count", "1"]),
     "python test.py --image in.jpg --mask mask.png --output out.png": Run(makes=["out.png"]),
     "python test.py --image photos/ --mask masks/ --output done/": Run(makes=["done/a.png", "done/b.png"]),
-    "python test.py --image photos/ --mask masks/ --output done/ --engine inference":
-        Run(makes=["done/a.png", "done/b.png"]),
     "python test.py --image in.jpg --mask mask.png --output out.png --attention colours.png --probe 150,100":
         Run(replace={"150,100": "20,20"}, makes=["out.png", "colours.png", "colours_probe.png"]),
     "python test.py --image in.jpg --mask mask.png --output out.png --checkpoint places2.npz --max-side 512":
@@ -160,6 +159,9 @@ COMMANDS: dict[str, Run | NotRun] = {
         Run(add=["image_shape=[64,64,3]", "mask_shape=[32,32]"], makes=["masks/000000_0.png", "masks/masks.txt"]),
     "python test.py protocol=mask_list mask_path=masks/masks.txt val_data_path=val_list.txt":
         Run(add=SIZES, after="python tools/make_masks.py masks protocol=freeform-thick val_data_path=val_list.txt"),
+    "pyiqa lpips -t done/images -r done/originals": WEIGHTS,
+    "python -c \"from cleanfid import fid; print(fid.compute_fid('done/images', 'done/originals'))\"": WEIGHTS,
+    "fidelity --fid --input1 done/images --input2 done/originals": WEIGHTS,
     "python tools/benchmark.py --rows attention cycle --json bench.json": BENCHMARK,
 
 
@@ -272,7 +274,7 @@ def check_command(command: str) -> None:
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
     elif words[:3] == ["pip", "install", "-r"]:
         assert (PROJECT / words[3]).is_file()
-    elif words[0] == "python":
+    elif words[0] == "python" and words[1] != "-c":
         if words[1] == "-m":  # the launcher has options of its own before the script
             words = ["python", *words[words.index("train.py") :]]
         parser_of(words[1], words[2:])
@@ -302,6 +304,7 @@ def test_options_in_the_text_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--like-this`, in any document, is an option of a program that the documents name."""
     stop_at_parsing(monkeypatch, after=False)
     known = {"--gpus", "--nproc_per_node", "--backend", "--logdir"}  # Paddle's launcher and VisualDL
+    known |= {"--fid", "--input1", "--input2"}  # torch-fidelity
     named = {path for d in DOCUMENTS for path in re.findall(r"\b(?:tools/\w+|train|test)\.py", text_of(d))}
     for path in named:
         known.update(parser_of(path, [])._option_string_actions)

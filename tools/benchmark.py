@@ -82,7 +82,7 @@ def our_steps(row: str, form: str, size: int, batch: int, dialect: str):
         flops = sum(layer.operations for layer in generator_costs(tester.network, (size, size)))
         if row == "image":
             image = rng.integers(0, 256, [1, size, size, 3], np.uint8)
-            return [lambda: tester.complete(image, hole[:, 0])], flops
+            return [lambda: tester.inpaint_stages(image, hole[:, 0])], flops
         hidden, mask = paddle.to_tensor(image * (1 - hole)), paddle.to_tensor(hole)
         return [paddle.no_grad()(lambda: tester.network(hidden, mask))], batch * flops
     architecture = Architecture(image_size=(size, size), box_size=(2 * q, 2 * q), dialect=dialect)

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from data.eval_set import RandomMasks
 from data.file_list import DataError, read_file_list
-from data.holes import DrawnHoles
 from utils.cli import UserError, friendly_errors
 from utils.config import MASK_PROTOCOLS, TestConfig, load_config
 from utils.evaluation.report import prepare_folder
@@ -34,12 +34,12 @@ from utils.visualization import write_image
 def write_masks(config: TestConfig, folder: Path, photos: int) -> int:
     """Returns how many. Raises OutputError."""
     boxes = config.mask_shape, config.margin, config.max_delta_shape
-    holes = DrawnHoles(config.protocol, config.image_shape[:2], *boxes, config.seed)
+    holes = RandomMasks(config.protocol, config.image_shape[:2], *boxes, config.seed)
     prepare_folder(str(folder))
     names = []
     for index in range(photos):
         for number in range(config.masks_per_image):
-            mask = holes.hole(index, number).mask
+            mask = holes.hole(index, number)[0]
             names.append(f"{index:06d}_{number}.png")
             write_image(folder / names[-1], np.repeat(mask[..., None] * np.uint8(255), 3, axis=2))
     write_text(str(folder / "masks.txt"), "\n".join(names) + "\n")

@@ -51,7 +51,7 @@ MAX_BATCH_PIXELS = 1 << 30  # 12 GiB as float32 RGB
 # Keys that change what a run writes or how long it takes, not what a step computes: left out of the digest.
 BOOKKEEPING = frozenset(
     ("resume", "init_from", "num_workers", "niter", "print_iter", "viz_iter", "viz_max_out", "snapshot_save_iter")
-    + ("keep_checkpoints", "keep_checkpoint_interval", "max_bad_images", "cache_mb", "eval_batch_size")
+    + ("keep_checkpoints", "keep_checkpoint_interval", "max_bad_images", "cache_mb")
     + ("val_iter", "val_count", "val_best", "visualdl")
 )
 
@@ -238,15 +238,17 @@ class TestConfig(_CommonConfig):
     max_delta_shape: tuple[int, int] = _setting((0, 0), sequence(2, integer(0, MAX_SIDE)))
     protocol: str = _setting("center", choice(*PROTOCOLS))
     mask_path: str = _setting("", text)
+    mask_invert: bool = _setting(False, boolean)
     masks_per_image: int = _setting(1, integer(1, 1000))
     eval_crop: str | tuple[int, int] = _setting("center", eval_crop)
-    eval_batch_size: int = _setting(1, integer(1, 4096))
     num_workers: int = _setting(2, integer(0, 256))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.protocol in MASK_PROTOCOLS and not self.mask_path:
             raise ConfigError(f"protocol {self.protocol} needs mask_path: name the masks")
+        if self.mask_invert and self.protocol not in MASK_PROTOCOLS:
+            raise ConfigError("mask_invert needs protocol mask_dir or mask_list, which have masks to invert")
         if self.protocol == "center" and self.masks_per_image > 1:
             raise ConfigError("masks_per_image must be 1 with protocol center, which has one hole for all")
 

@@ -1,4 +1,4 @@
-"""Pictures for people: attention offsets as colours, grids, and the one place that writes image files."""
+"""Images for people: attention offsets as colours, grids, and the writing of image files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ MIN_CELL = 128  # narrower cells are enlarged, so that a heading can be read
 HEADING = 20  # height of the line of headings, pixels
 
 
-class OutputError(UserError):
-    """A result cannot be written; the message names the file and the reason."""
+OutputError = UserError  # the name until the other rooms raise and catch UserError
 
 
 def color_wheel() -> np.ndarray:
@@ -39,7 +38,7 @@ def offsets_to_color(offsets: np.ndarray, max_radius: float | None = None) -> np
 
     As TF1's `flow_to_image`, with the row offset in the place of the horizontal flow and the column offset in
     the place of the vertical one. TF1 scales a sample by the longest offset of its batch so far; here it is
-    its own longest, so that a picture does not depend on its neighbours, unless `max_radius` is given.
+    its own longest, so that an image does not depend on its neighbours, unless `max_radius` is given.
 
     Args:
         offsets: [2, h, w] integers, (row, column) of the best patch minus the own position, in patches.
@@ -121,7 +120,7 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Writes an RGB image (uint8 [H, W, 3]) in the format of the file name's suffix; PNG keeps every level.
 
     Raises:
-        OutputError: unknown suffix, missing folder, no permission, full disk.
+        UserError: unknown suffix, missing folder, no permission, full disk.
     """
     _check_rgb(image)
     path = os.fspath(path)
@@ -130,17 +129,17 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     except cv2.error:  # an unknown suffix
         encoded = False
     if not encoded:
-        raise OutputError(f"cannot write {path}: give it a suffix that names an image format, e.g. .png")
+        raise UserError(f"cannot write {path}: give it a suffix that names an image format, e.g. .png")
     write_bytes(path, data.tobytes())
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes a file whole. Raises OutputError: missing folder, no permission, full disk."""
+    """Writes a file whole. Raises UserError: missing folder, no permission, full disk."""
     try:
         with open(path, "wb") as file:
             file.write(data)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _check_rgb(image: np.ndarray) -> None:

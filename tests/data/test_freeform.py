@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data import masks as freeform
-from data.holes import mask_checksum
+from data.eval_set import mask_checksum
 from data.masks import MAX_AREA, STYLES, _paint, freeform_mask
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.holes import DrawnHoles
+from data.eval_set import RandomMasks
 
 PROJECT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("make_masks", PROJECT / "tools" / "make_masks.py")
@@ -30,10 +30,10 @@ def test_masks_are_those_of_the_protocol(tmp_path: Path, config: list[str], caps
     names = [f"{index:06d}_{number}.png" for index in range(3) for number in range(2)]
     assert (folder / "masks.txt").read_text() == "\n".join(names) + "\n"
     assert sorted(path.name for path in folder.iterdir()) == [*names, "masks.txt"]
-    holes = DrawnHoles("freeform-medium", (32, 40), (8, 8), (0, 0), (0, 0), 6)
+    holes = RandomMasks("freeform-medium", (32, 40), (8, 8), (0, 0), (0, 0), 6)
     for k, name in enumerate(names):
         saved = cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE)
-        np.testing.assert_array_equal(saved, 255 * holes.hole(k // 2, k % 2).mask)
+        np.testing.assert_array_equal(saved, 255 * holes.hole(k // 2, k % 2)[0])
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,18 @@ from utils.metrics import image_metrics, summarize
 
 def noisy_pair(height: int = 24, width: int = 30) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)
-    truth = rng.integers(30, 226, (height, width, 3))
-    result = truth + rng.integers(-25, 26, truth.shape)
-    return result.astype(np.uint8), truth.astype(np.uint8)
+    target = rng.integers(30, 226, (height, width, 3))
+    result = target + rng.integers(-25, 26, target.shape)
+    return result.astype(np.uint8), target.astype(np.uint8)
 
 
 def test_errors_by_hand() -> None:
     """2 x 2 pixels; one of them, the hole, is off by 51 (a fifth of the range) in each channel."""
-    truth = np.full((2, 2, 3), 102, np.uint8)
-    result = truth.copy()
+    target = np.full((2, 2, 3), 102, np.uint8)
+    result = target.copy()
     result[1, 0] = 153
     mask = np.array([[0, 0], [1, 0]], np.float32)
-    metrics = image_metrics(result, truth, mask)
+    metrics = image_metrics(result, target, mask)
     assert metrics["l1"] == pytest.approx(0.2 / 4)
     assert metrics["l2"] == pytest.approx(0.04 / 4)
     assert metrics["l1_percent"] == pytest.approx(100 * 51 / (4 * 102))  # 12.5
@@ -39,12 +39,12 @@ def test_errors_by_hand() -> None:
 
 
 def test_full_image_agrees_with_skimage() -> None:
-    result, truth = noisy_pair()
-    metrics = image_metrics(result, truth)
-    expected = peak_signal_noise_ratio(truth, result, data_range=255)
+    result, target = noisy_pair()
+    metrics = image_metrics(result, target)
+    expected = peak_signal_noise_ratio(target, result, data_range=255)
     assert metrics["psnr"] == pytest.approx(expected, abs=1e-9)
     expected = structural_similarity(
-        truth,
+        target,
         result,
         channel_axis=2,
         data_range=255,
@@ -59,8 +59,8 @@ def test_full_image_agrees_with_skimage() -> None:
 
 def test_ssim_of_constant_images_by_hand() -> None:
     """Without variance SSIM is (2ab + C1) / (a^2 + b^2 + C1), C1 = (0.01 * 255)^2; 100 against 150."""
-    result, truth = np.full((16, 16, 3), 150, np.uint8), np.full((16, 16, 3), 100, np.uint8)
-    metrics = image_metrics(result, truth, np.eye(16))
+    result, target = np.full((16, 16, 3), 150, np.uint8), np.full((16, 16, 3), 100, np.uint8)
+    metrics = image_metrics(result, target, np.eye(16))
     c1 = 2.55**2
     expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
     assert metrics["ssim"] == pytest.approx(expected, abs=1e-9)
@@ -68,38 +68,38 @@ def test_ssim_of_constant_images_by_hand() -> None:
 
 
 def test_hole_ssim_is_the_mean_of_the_map() -> None:
-    result, truth = noisy_pair()
+    result, target = noisy_pair()
     mask = np.zeros((24, 30))
     mask[3:10, 20:30] = 1
     options = {"channel_axis": 2, "data_range": 255, "gaussian_weights": True, "use_sample_covariance": False}
-    _, ssim_map = structural_similarity(truth, result, full=True, **options)
-    assert image_metrics(result, truth, mask)["hole_ssim"] == pytest.approx(ssim_map[3:10, 20:30].mean())
+    _, ssim_map = structural_similarity(target, result, full=True, **options)
+    assert image_metrics(result, target, mask)["hole_ssim"] == pytest.approx(ssim_map[3:10, 20:30].mean())
 
 
 def test_window_of_ssim_has_eleven_pixels() -> None:
-    result, truth = noisy_pair(11, 11)
-    assert math.isfinite(image_metrics(result, truth)["ssim"])
-    result, truth = noisy_pair(10, 40)
-    metrics = image_metrics(result, truth, np.ones((10, 40)))
+    result, target = noisy_pair(11, 11)
+    assert math.isfinite(image_metrics(result, target)["ssim"])
+    result, target = noisy_pair(10, 40)
+    metrics = image_metrics(result, target, np.ones((10, 40)))
     assert math.isnan(metrics["ssim"])
     assert math.isnan(metrics["hole_ssim"])
     assert math.isfinite(metrics["hole_psnr"])
 
 
 def test_whole_image_as_hole_gives_the_same_errors() -> None:
-    result, truth = noisy_pair()
-    metrics = image_metrics(result, truth, np.ones((24, 30), bool))
-    for name in ("l1", "l2", "l1_percent", "l2_percent", "psnr", "tv"):
+    result, target = noisy_pair()
+    metrics = image_metrics(result, target, np.ones((24, 30), bool))
+    for name in ("l1", "l2", "l1_percent", "l2_percent", "psnr", "tv", "tv_original"):
         assert metrics[f"hole_{name}"] == metrics[name]
 
 
 def test_errors_outside_the_hole_do_not_count_in_it() -> None:
-    truth = noisy_pair()[1]
-    result = truth.copy()
+    target = noisy_pair()[1]
+    result = target.copy()
     result[:, 0] ^= 255
     mask = np.zeros((24, 30), np.uint8)
     mask[8:16, 10:20] = 1
-    metrics = image_metrics(result, truth, mask)
+    metrics = image_metrics(result, target, mask)
     assert metrics["hole_l1"] == 0
     assert metrics["hole_psnr"] == math.inf
     assert metrics["l1"] > 0
@@ -112,6 +112,7 @@ def test_uint8_differences_do_not_wrap() -> None:
     assert image_metrics(white, black)["psnr"] == 0
     stripes = np.where(np.arange(12)[:, None, None] % 2, white, black)
     assert image_metrics(stripes, stripes)["tv"] == 1
+    assert image_metrics(black, stripes)["tv"] == 0 and image_metrics(black, stripes)["tv_original"] == 1
 
 
 def test_equal_images_and_undefined_values() -> None:
@@ -121,22 +122,22 @@ def test_equal_images_and_undefined_values() -> None:
     assert metrics["ssim"] == pytest.approx(1)
     assert metrics["l1"] == 0
     assert math.isnan(metrics["l1_percent"])  # nothing to be relative to
-    names = ("l1", "l2", "l1_percent", "l2_percent", "psnr", "ssim", "tv")
+    names = ("l1", "l2", "l1_percent", "l2_percent", "psnr", "ssim", "tv", "tv_original")
     assert all(math.isnan(metrics[f"hole_{name}"]) for name in names)
 
 
 @pytest.mark.parametrize(
-    ("result", "truth", "mask", "message"),
+    ("result", "target", "mask", "message"),
     [
         (np.zeros((4, 4, 3)), np.zeros((4, 4, 3), np.uint8), None, r"result must be uint8 .*got float64"),
-        (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), None, r"truth must be uint8 .*\[4, 4\]"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), None, r"target must be uint8 .*\[4, 4\]"),
         (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), None, "differ in shape"),
         (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 4)), "does not fit"),
     ],
 )
-def test_wrong_input(result: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, message: str) -> None:
+def test_wrong_input(result: np.ndarray, target: np.ndarray, mask: np.ndarray | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        image_metrics(result, truth, mask)
+        image_metrics(result, target, mask)
 
 
 def test_summary_by_hand() -> None:
@@ -183,3 +184,18 @@ def test_summary_of_one_image_and_of_none() -> None:
     assert perfect["psnr_of_mean"].mean == math.inf
     with pytest.raises(ValueError, match="no images"):
         summarize([])
+
+
+def test_the_ratio_of_total_variations_by_hand() -> None:
+    """Means 3 and 5: 0.6; residuals 2 - 0.6 * 4 and 4 - 0.6 * 6: -0.4 and 0.4, whose mean is off by 0.4; over 5."""
+    rows = [{"hole_tv": 2.0, "hole_tv_original": 4.0}, {"hole_tv": 4.0, "hole_tv_original": 6.0}]
+    ratio = summarize(rows)["hole_tv_ratio"]
+    assert ratio.mean == pytest.approx(0.6)
+    assert ratio.standard_error == pytest.approx(0.08)
+    assert (ratio.count, ratio.excluded) == (2, 0)
+    assert "tv_ratio" not in summarize(rows)
+    # holes of one image count as one: (2 + 4) / 2 = 3, again
+    rows = [{"tv": 2.0, "tv_original": 4.0}, {"tv": 4.0, "tv_original": 4.0}, {"tv": 3.0, "tv_original": 6.0}]
+    assert summarize(rows, [7, 7, 8])["tv_ratio"].mean == pytest.approx(3 / 5)
+    flat = summarize([{"tv": 1.0, "tv_original": 0.0}])["tv_ratio"]
+    assert math.isnan(flat.mean) and flat.excluded == 1

@@ -1,1 +1,1 @@
-"""Evaluation over a list: protocols, baselines, measuring, and the files that report it."""
+"""Evaluation over a list: protocols, baselines, inpainting and measuring, and the files that report it."""

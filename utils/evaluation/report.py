@@ -1,22 +1,21 @@
-"""What an evaluation leaves behind: figures by image as CSV, a summary as text."""
+"""What an evaluation leaves behind: scores by image as CSV, tables with standard errors as text."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import os
-import re
-import shlex
-import tempfile
-import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from utils.evaluation.baselines import BASELINES, INPAINT_RADIUS, RING_WIDTH
-from utils.metrics import SSIM_PARAMETERS, Summary, summarize
+from utils.evaluation.baselines import BASELINES
+from utils.evaluation.protocol import LABEL
+from utils.metrics import Summary, summarize
+from utils.paths import portable_command, portable_path, portable_text, prepare_folder  # noqa: F401 (see below)
 from utils.text_files import write_text
-from utils.visualization import OutputError
+
+# The names of utils.paths stay here, too, until the other rooms import them from there.
 
 COLUMNS = {  # metric -> (heading, decimals)
     "psnr": ("PSNR", 3),
@@ -27,92 +26,70 @@ COLUMNS = {  # metric -> (heading, decimals)
     "l1_percent": ("l1 %", 3),
     "l2_percent": ("l2 %", 3),
     "tv": ("TV", 4),
+    "tv_ratio": ("TV ratio", 3),
 }
-PAIRED = tuple(metric for metric in COLUMNS if metric != "psnr_of_mean")  # not a figure of single images
-SSIM_SETTINGS = ", ".join(f"{name}={value}" for name, value in SSIM_PARAMETERS.items())
-# In running text; a path may have blanks, so that it goes on up to what separates it from other words.
-ABSOLUTE_PATH = re.compile(r"(?<![\w.~/-])~?/(?=\S).+?(?=: |[;,)] |[;:,)]?$)", re.MULTILINE)
-LABEL, LINE = 15, 100  # width of the first column and of a line of text, characters
+OF_MEANS = ("psnr_of_mean", "tv_ratio")  # not scores of single images
+PAIRED = tuple(metric for metric in COLUMNS if metric not in OF_MEANS)
 REGIONS = {"hole_": "in the hole", "": "on the full image"}
-
-METRICS = (
-    "All are of 8-bit RGB images, as saved: results rounded to the nearest level, known pixels unchanged.",
-    "PSNR: 10 log10(1 / l2) in dB, mean over images; PSNR*: the same of the mean l2.",
-    f"SSIM: skimage.metrics.structural_similarity({SSIM_SETTINGS}); in the hole the mean of its map there.",
-    "l1, l2: mean absolute and mean squared error, levels scaled to [0, 1].",
-    "l1 %, l2 %: 100 sum|r - t| / sum|t| and 100 sum(r - t)^2 / sum t^2 of result r and photograph t.",
-    "TV, of the result alone: mean absolute difference of vertical neighbours plus that of horizontal ones, "
-    "levels scaled to [0, 1]; in the hole the pairs with a pixel in it.",
-)
-METHODS = {
-    "mean_color": f"mean colour of the known pixels within {RING_WIDTH} pixels of the hole",
-    "telea": f"cv2.inpaint, INPAINT_TELEA, radius {INPAINT_RADIUS:g}",
-    "navier_stokes": f"cv2.inpaint, INPAINT_NS, radius {INPAINT_RADIUS:g}",
-    "biharmonic": "skimage.restoration.inpaint_biharmonic",
-    "coarse": "the model's coarse stage alone",
-    "model": "the model",
-}
+SHARES = 10  # classes of hole share: 0-10 %, 10-20 %, ...
+BY_SHARE = {"hole_psnr": "PSNR in the hole", "psnr": "PSNR on the full image", "ssim": "SSIM on the full image"}
+UNKNOWN = Summary(math.nan, math.nan, 0, 0)
 
 
-class Measurement(NamedTuple):
-    """The figures of one method on one image."""
+class Score(NamedTuple):
+    """How well one method inpainted one hole of one image."""
 
-    index: int  # place in the file list, from 0; with the seed and hole_number it decides the hole
+    image_index: int  # place in the file list, from 0; with the seed and hole_index it decides the hole
     image: str
-    hole_number: int  # from 0; 0 where each image has one hole
+    hole_index: int  # from 0; 0 where each image has one hole
     hole: str  # a box: "top left height width" in pixels; a saved mask: its file; free form: a checksum
     hole_area: float  # fraction of the image
     method: str
     metrics: dict[str, float]  # of utils.metrics.image_metrics
 
 
-def write_csv(path: str, measurements: Sequence[Measurement]) -> None:
-    """One line an image and method, figures with all their digits. Raises OutputError."""
-    names = list(measurements[0].metrics)
+def write_csv(path: str, scores: Sequence[Score]) -> None:
+    """One line an image, hole and method, scores with all their digits. Raises UserError."""
+    names = list(scores[0].metrics)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*Measurement._fields[:-1], *names])
-    for row in measurements:
+    table.writerow([*Score._fields[:-1], *names])
+    for row in scores:
         table.writerow([*row[:-1], *(repr(row.metrics[name]) for name in names)])
     write_text(path, text.getvalue())
 
 
-def prepare_folder(folder: str) -> None:
-    """Makes the folder if it is missing and tries to write in it. Raises OutputError."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write to the folder {folder}: {error.strerror or error}") from None
-
-
-def results_text(measurements: Sequence[Measurement]) -> str:
+def results_text(scores: Sequence[Score]) -> str:
     """Tables of means with standard errors, by region and method; with the model's paired differences.
 
     The model is the last method; with no other there are no differences.
     """
-    by_method = _by_method(measurements)
-    images = [row.index for row in next(iter(by_method.values()))]
+    by_method = _by_method(scores)
+    *others, model = by_method
+    images = [row.image_index for row in by_method[model]]
+    summaries = {method: _summary(rows) for method, rows in by_method.items()}
     metrics = {method: [row.metrics for row in rows] for method, rows in by_method.items()}
-    summaries = {method: summarize(rows, images) for method, rows in metrics.items()}
+    paired = {other: paired_difference(metrics[model], metrics[other], images) for other in others}
     count, holes = len(set(images)), len(images)
     counted = f"{count} image{'s' * (count != 1)}"
     if holes != count:
         counted += f" with {holes} holes, standard errors over images"
-    lines = []
+
+    lines = ["Mean PSNR and SSIM on the full image, 8 bits, known pixels unchanged, as most others print them:"]
+    for method, summary in summaries.items():
+        lines.append(f"{method:{LABEL}}{summary['psnr'].mean:.2f} dB  {summary['ssim'].mean:.4f}")
+    lines.append("")
     for prefix, region in REGIONS.items():
-        title = f"Mean {region}, {counted} (below it the standard error)"
-        lines += [title, *_table(summaries, prefix, tuple(COLUMNS)), ""]
-    *others, model = by_method
-    paired = {other: paired_difference(metrics[model], metrics[other], images) for other in others}
+        lines += [f"Mean {region}, {counted} (below it the standard error)"]
+        lines += [*_metric_table(summaries, prefix, tuple(COLUMNS)), ""]
     for prefix, region in REGIONS.items() if others else ():
-        title = f"The {model} less another method {region}, mean by image (below it the standard error)"
-        rows = {f"- {other}": difference for other, difference in paired.items()}
-        lines += [title, *_table(rows, prefix, PAIRED, signed=True), ""]
-    best = best_baseline(measurements)
+        lines.append(f"Paired difference, {model} - other method, {region} (below it the standard error)")
+        differences = {f"- {other}": difference for other, difference in paired.items()}
+        lines += [*_metric_table(differences, prefix, PAIRED, signed=True), ""]
+    lines += _share_tables(by_method)
+    best = best_baseline(scores)
     if best:
-        lines.append(f"Best baseline, by the largest mean PSNR in the hole: {best}. The {model} less {best}:")
+        lines.append(f"Best baseline, by mean PSNR in the hole: {best}. Paired difference, {model} - {best}:")
         for prefix, region in REGIONS.items():
             for metric in ("psnr", "ssim"):
                 lines.append(f"{region + ':':<20}{_against_error(metric, paired[best][prefix + metric])}")
@@ -126,24 +103,22 @@ def results_text(measurements: Sequence[Measurement]) -> str:
     return "\n".join(lines).rstrip("\n")
 
 
-def best_baseline(measurements: Sequence[Measurement]) -> str | None:
+def best_baseline(scores: Sequence[Score]) -> str | None:
     """The classical method with the largest mean PSNR in the hole, or None if there is no such method."""
-    psnrs = {}
-    for method, rows in _by_method(measurements).items():
-        if method in BASELINES:
-            psnrs[method] = summarize([row.metrics for row in rows], [row.index for row in rows])["hole_psnr"]
-    finite = {method: psnr.mean for method, psnr in psnrs.items() if math.isfinite(psnr.mean)}
+    rows = {method: of for method, of in _by_method(scores).items() if method in BASELINES}
+    psnrs = {method: _summary(of)["hole_psnr"].mean for method, of in rows.items()}
+    finite = {method: psnr for method, psnr in psnrs.items() if math.isfinite(psnr)}
     return max(finite, key=finite.get, default=None)
 
 
-def pick_extremes(measurements: Sequence[Measurement], each: int) -> list[tuple[str, Measurement]]:
+def best_median_worst(scores: Sequence[Score], each: int) -> list[tuple[str, Score]]:
     """The model's holes of highest, middle and lowest PSNR in the hole, up to `each` of every kind.
 
-    Returns ("best" | "median" | "worst", measurement), from best to worst, none twice. The model is the last
+    Returns ("best" | "median" | "worst", score), from best to worst, none twice. The model is the last
     method. Holes whose PSNR is undefined are passed over.
     """
-    model = measurements[-1].method
-    ranked = [row for row in measurements if row.method == model and not math.isnan(row.metrics["hole_psnr"])]
+    model = scores[-1].method
+    ranked = [row for row in scores if row.method == model and not math.isnan(row.metrics["hole_psnr"])]
     ranked.sort(key=lambda row: -row.metrics["hole_psnr"])  # stable: by place in the list where they are equal
     each = min(each, max(1, len(ranked) // 3))
     middle = (len(ranked) - each) // 2
@@ -160,7 +135,7 @@ def paired_difference(
     theirs: Sequence[Mapping[str, float]],
     images: Sequence[int] | None = None,
 ) -> dict[str, Summary]:
-    """Mean and standard error of ours minus theirs, hole by hole, for every metric.
+    """Mean and standard error of ours - theirs, hole by hole, for every metric.
 
     images: the image of each row, see `utils.metrics.summarize`. Holes where a metric is infinite or undefined
     for either are left out of it and counted as excluded.
@@ -173,83 +148,77 @@ def paired_difference(
     return {name[: -len(suffix)]: value for name, value in summarize(rows, images).items()}
 
 
-def _by_method(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    by_method: dict[str, list[Measurement]] = {}
-    for row in measurements:
+def _by_method(scores: Sequence[Score]) -> dict[str, list[Score]]:
+    by_method: dict[str, list[Score]] = {}
+    for row in scores:
         by_method.setdefault(row.method, []).append(row)
     return by_method
+
+
+def _summary(scores: Sequence[Score]) -> dict[str, Summary]:
+    return summarize([row.metrics for row in scores], [row.image_index for row in scores])
 
 
 def _against_error(metric: str, difference: Summary) -> str:
     """One difference in words: "PSNR +2.000, standard error 1.000 (+2.0 of them)"."""
     heading, decimals = COLUMNS[metric]
     mean, error = difference.mean, difference.standard_error
-    text = f"{heading} {_figure(mean, decimals, signed=True).strip()}"
+    text = f"{heading} {_number(mean, decimals, signed=True).strip()}"
     if not math.isnan(error):
         text += f", standard error {error:.{decimals}f}"
     return f"{text} ({mean / error:+.1f} of them)" if error > 0 else text
 
 
-def _table(
+def _metric_table(
     summaries: Mapping[str, Mapping[str, Summary]], prefix: str, metrics: Sequence[str], signed: bool = False
 ) -> list[str]:
-    """Two lines a row: the means and, below, their standard errors."""
-    lines = [" " * LABEL + "".join(f"{COLUMNS[metric][0]:>9}" for metric in metrics)]
-    for name, summary in summaries.items():
-        values = [(summary[prefix + metric], COLUMNS[metric][1]) for metric in metrics]
-        means = "".join(_figure(value.mean, digits, signed) for value, digits in values)
-        lines.append(f"{name:{LABEL}}{means}")
-        errors = "".join(_figure(value.standard_error, digits) for value, digits in values)
-        lines.append((" " * LABEL + errors).rstrip())
+    """A row a method; below the methods, where TV has a ratio, the originals with their own TV."""
+    rows = {name: [summary[prefix + metric] for metric in metrics] for name, summary in summaries.items()}
+    if "tv_ratio" in metrics:
+        own = {"tv": next(iter(summaries.values()))[f"{prefix}tv_original"]}
+        rows["original"] = [own.get(metric, UNKNOWN) for metric in metrics]
+    headings, decimals = zip(*(COLUMNS[metric] for metric in metrics))
+    return _table(headings, rows, decimals, signed)
+
+
+def _share_tables(by_method: Mapping[str, Sequence[Score]]) -> list[str]:
+    """Means by the share of the image that is hole, in classes of 10 %; nothing where all are in one class."""
+    counts = Counter(map(_share, next(iter(by_method.values()))))
+    shares = sorted(counts)
+    if len(shares) < 2:
+        return []
+    by_share = {
+        method: [_summary([row for row in rows if _share(row) == share]) for share in shares]
+        for method, rows in by_method.items()
+    }
+    headings = [f"{100 * share // SHARES}-{100 * (share + 1) // SHARES}%" for share in shares]
+    holes = f"{'holes':{LABEL}}" + "".join(f"{counts[share]:>9}" for share in shares)
+    lines = []
+    for metric, words in BY_SHARE.items():
+        decimals = COLUMNS[metric.replace("hole_", "")][1]
+        rows = {method: [summary[metric] for summary in summaries] for method, summaries in by_share.items()}
+        lines.append(f"Mean {words} by hole share (below it the standard error)")
+        lines += [*_table(headings, rows, [decimals] * len(shares)), holes, ""]
     return lines
 
 
-def _figure(value: float, decimals: int, signed: bool = False) -> str:
+def _share(row: Score) -> int:
+    """Class of the hole's share; its upper bound belongs to it: 10 % is in 0-10 %."""
+    return max(math.ceil(row.hole_area * SHARES - 1e-9) - 1, 0)
+
+
+def _table(
+    headings: Sequence[str], rows: Mapping[str, Sequence[Summary]], decimals: Sequence[int], signed: bool = False
+) -> list[str]:
+    """Two lines a row: the means and, below, their standard errors."""
+    lines = [" " * LABEL + "".join(f"{heading:>9}" for heading in headings)]
+    for name, values in rows.items():
+        means = "".join(_number(value.mean, digits, signed) for value, digits in zip(values, decimals))
+        errors = "".join(_number(value.standard_error, digits) for value, digits in zip(values, decimals))
+        lines += [f"{name:{LABEL}}{means}", (" " * LABEL + errors).rstrip()]
+    return lines
+
+
+def _number(value: float, decimals: int, signed: bool = False) -> str:
     text = "-" if math.isnan(value) else f"{value:{'+' if signed else ''}.{decimals}f}"
     return f"{text:>9}"
-
-
-def labelled(entries: Mapping[str, str | Sequence[str]]) -> str:
-    """Paragraphs, each beside its label; a label without any is left out."""
-    lines = []
-    for label, content in entries.items():
-        for paragraph in [content] if isinstance(content, str) else content:
-            wrapped = textwrap.wrap(paragraph, LINE - LABEL, break_long_words=False, break_on_hyphens=False)
-            for line in wrapped:
-                lines.append(f"{label:{LABEL}}{line}")
-                label = ""
-    return "\n".join(lines)
-
-
-def portable_path(path: str) -> str:
-    """A path as it can be published: within the current folder from there, else its last two parts."""
-    absolute = os.path.abspath(os.path.expanduser(path))
-    relative = os.path.relpath(absolute)
-    if relative.split(os.sep)[0] != os.pardir:
-        return relative
-    return os.path.join("...", *absolute.split(os.sep)[-2:])
-
-
-def portable_text(text: str) -> str:
-    """A log as it can be published: the absolute paths in it as `portable_path` makes them."""
-    return ABSOLUTE_PATH.sub(lambda found: portable_path(found[0]), text)
-
-
-def portable_command(arguments: Sequence[str]) -> str:
-    """A command line as it can be published and, within the current folder, repeated."""
-
-    def shorten(path: str) -> str:
-        return portable_path(path) if os.path.isabs(path) or path.startswith("~") else path
-
-    def word(argument: str) -> str:
-        key, equals, value = argument.partition("=")  # --config=PATH, data_root=PATH
-        return f"{key}={shorten(value)}" if equals and not os.path.isabs(key) else shorten(argument)
-
-    return shlex.join(["python", *map(word, arguments)])
-
-
-def image_names(paths: Sequence[str]) -> list[str]:
-    """Names of the images of a list without the folders that all of them are in."""
-    absolute = [os.path.abspath(path) for path in paths]
-    common = os.path.commonpath({os.path.dirname(path) for path in absolute})
-    return [os.path.relpath(path, common) for path in absolute]

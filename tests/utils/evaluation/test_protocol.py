@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from utils.config import PROTOCOLS, TestConfig
-from utils.evaluation.protocol import describe_crop, describe_holes
+from utils.evaluation.protocol import describe_crop, describe_holes, format_fields
 
 
 def config(**values) -> TestConfig:
@@ -20,16 +20,20 @@ def config(**values) -> TestConfig:
         ),
         (
             {"protocol": "random_box", "max_delta_shape": [8, 4], "masks_per_image": 3},
-            "random_box: 128x128 pixels (height x width), less up to half of [8, 4] on each side, margin [0, 0], "
+            "random_box: 128x128 pixels (height x width), shrunk by up to half of [8, 4] per side, margin [0, 0], "
             "drawn from seed 0 and the place in the list; 3 holes an image, one at a time",
         ),
         (
             {"protocol": "mask_dir", "mask_path": "/data/nobody/masks"},
-            "mask_dir: masks of .../nobody/masks of the photographs' names, white is the hole",
+            "mask_dir: masks of .../nobody/masks of the images' names, white is the hole",
         ),
         (
             {"protocol": "mask_list", "mask_path": "a.txt"},
-            "mask_list: masks of a.txt in the photographs' order, white is the hole",
+            "mask_list: masks of a.txt in the images' order, white is the hole",
+        ),
+        (
+            {"protocol": "mask_list", "mask_path": "a.txt", "mask_invert": True},
+            "mask_list: masks of a.txt in the images' order, black is the hole",
         ),
     ],
 )
@@ -46,12 +50,21 @@ def test_free_form_holes_name_style_and_seed(protocol: str) -> None:
 @pytest.mark.parametrize(
     ("crop", "words"),
     [
-        ("center", "the middle of the photograph at full resolution"),
+        ("center", "the middle of the image at full resolution"),
         ("fit", "shrunk (area averaging) to just cover it"),
-        ("stretch", "the whole photograph"),
-        ([384, 320], "the middle 384x320 of the photograph, resized"),
+        ("stretch", "the whole image"),
+        ([384, 320], "the middle 384x320 of the image, resized"),
     ],
 )
 def test_crops_in_words(crop, words: str) -> None:
     text = describe_crop(config(eval_crop=crop, image_shape=[256, 264, 3]))
     assert text.startswith("256x264 (height x width), ") and words in text
+
+
+def test_labels_stand_beside_wrapped_paragraphs() -> None:
+    text = format_fields({"one": "word " * 30, "none": [], "two": ["a", "b"]})
+    lines = text.splitlines()
+    assert lines[0].startswith("one            word word")
+    assert lines[1].startswith(" " * 15 + "word")
+    assert lines[-2:] == ["two            a", " " * 15 + "b"]
+    assert max(map(len, lines)) <= 100

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.evaluation.contact_sheet import contact_sheet
+from utils.evaluation.evaluate import draw_sheet
 
 CELL = 128 + 4
 
@@ -14,7 +14,7 @@ def row(level: int) -> dict[str, np.ndarray]:
 
 def test_places_by_hand() -> None:
     """32-pixel images are four times enlarged: cells of 128x64, gaps of 4, headings of 20."""
-    sheet = contact_sheet([row(10), row(20), row(30)], [["a"], ["b"], ["ß", "x" * 99]], blocks=2)
+    sheet = draw_sheet([row(10), row(20), row(30)], [["a"], ["b"], ["ß", "x" * 99]], blocks=2)
     assert sheet.shape == (20 + 2 * 68 - 4, 6 * CELL - 4, 3)
     for level, top, left in ((10, 20, 0), (20, 88, 0), (30, 20, 3 * CELL)):  # down, then the next block
         caption = sheet[top : top + 64, left : left + 128]
@@ -26,8 +26,8 @@ def test_places_by_hand() -> None:
 
 
 def test_one_block_and_wrong_input() -> None:
-    assert contact_sheet([row(0)] * 3, [[]] * 3).shape == (20 + 3 * 68 - 4, 3 * CELL - 4, 3)
+    assert draw_sheet([row(0)] * 3, [[]] * 3).shape == (20 + 3 * 68 - 4, 3 * CELL - 4, 3)
     with pytest.raises(ValueError, match="0 rows"):
-        contact_sheet([], [])
+        draw_sheet([], [])
     with pytest.raises(ValueError, match="1 rows and 2 captions"):
-        contact_sheet([row(0)], [[], []])
+        draw_sheet([row(0)], [[], []])
