@@ -82,9 +82,7 @@ class Trainer:
         self.generator_clip = optimization.gradient_clip_value if optimization.gradient_clip else None
         self.local_critic = self.global_critic = self.critic_optimizer = None
         if objective.adversarial:
-            self.local_critic = LocalCritic(
-                architecture.critic_channels, architecture.box_size, architecture.dialect
-            )
+            self.local_critic = LocalCritic(architecture.critic_channels, architecture.box_size, architecture.dialect)
             self.global_critic = GlobalCritic(
                 architecture.critic_channels,
                 architecture.image_size,

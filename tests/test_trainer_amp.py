@@ -73,7 +73,7 @@ def test_the_attention_gets_float32(half):
 
 
 def test_the_coarse_stage_alone(half):
-    trainer = half.watch(build(coarse_only=True), rounding=False)
+    trainer = half.watch(build(pretrain_coarse_network=True), rounding=False)
     scalars = trainer.train_generator(example())
     assert half.seen == [("generator", True)] and half.calls[0]["dtype"] == "float16"
     assert list(trainer.loss_scales) == ["generator_optimizer"] and scalars["loss_scale_g"] == 2**15
@@ -81,7 +81,7 @@ def test_the_coarse_stage_alone(half):
 
 def test_a_scale_changes_nothing_in_float32(half):
     """It is a power of two: losses, norms, weights and moments are the same bits."""
-    plain, scaled, unscaled = build("fp32"), build("float16"), build("bfloat16")
+    plain, scaled, unscaled = build("fp32"), build("fp16"), build("bf16")
     for seed in (0, 2):
         expected = step(plain, seed)
         found = step(scaled, seed)

@@ -14,7 +14,7 @@ import pytest
 from utils.cli import UserError
 from utils.lock import RunLock
 
-PROJECT = Path(__file__).resolve().parents[3]
+PROJECT = Path(__file__).resolve().parents[2]
 HOLD = "import sys, time; from utils.lock import RunLock; lock = RunLock(sys.argv[1]); print(1, flush=True); "
 
 

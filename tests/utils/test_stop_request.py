@@ -12,7 +12,7 @@ import pytest
 
 from utils.stop_request import StopRequest
 
-PROJECT = Path(__file__).resolve().parents[3]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from trainer import Architecture, Objective, Optimization, Trainer
 from utils.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from utils.run_state import restore_training, training_arrays
 
-PROJECT = Path(__file__).resolve().parents[3]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def build(seed=0, objective=None):
