@@ -19,8 +19,8 @@ import tester
 from models.critics import GlobalCritic, LocalCritic
 from models.generator import InpaintingGenerator
 from models.layers import composite
-from tests import gadgets
-from tests.foreign_writers import NamedArray, write_old_torch, write_paddle, write_tensorflow, write_torch
+from tests import malicious_pickles
+from tests.weight_writers import NamedArray, write_old_torch, write_paddle, write_tensorflow, write_torch
 from tools import convert_weights
 from utils.checkpoint import load_checkpoint, load_parameters, section
 from utils.cli import UserError
@@ -326,8 +326,8 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def test_a_crafted_file_from_the_command_line(tmp_path: Path) -> None:
     """One line, exit code 2, nothing run, nothing written."""
     canary = tmp_path / "canary"
-    gadget = gadgets.simple(canary)["mkdir"]
-    (tmp_path / "gen_1.pdparams").write_bytes(pickle.dumps(gadgets.wrapped(gadget)["value"]))
+    gadget = malicious_pickles.simple(canary)["mkdir"]
+    (tmp_path / "gen_1.pdparams").write_bytes(pickle.dumps(malicious_pickles.wrapped(gadget)["value"]))
     done = command(tmp_path, "gen_1.pdparams", "a.npz")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
