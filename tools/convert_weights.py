@@ -122,7 +122,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     if args.export_pdparams and is_checkpoint(args.source):
         path = find_checkpoint(args.source, "", print)
-        save_pdparams(destination_path(args.destination, 0, (path,)), Tester(path).network.state_dict())
+        save_pdparams(
+            destination_path(args.destination, 0, (path,)),
+            {name: value.numpy() for name, value in Tester(path).network.state_dict().items()},
+        )
         return
     source = open_source(args.source, args.program, args.critics)
     destination = destination_path(args.destination, iteration_of(source), source.files)

@@ -20,7 +20,6 @@ import contextlib
 import hashlib
 import importlib
 import importlib.metadata
-import io
 import json
 import os
 import re
@@ -48,7 +47,6 @@ from models.export import (  # noqa: E402
     output_names,
     program_file,
     save_program,
-    silenced,
 )
 from tester import Tester, find_checkpoint  # noqa: E402
 from utils.checkpoint import list_checkpoints, load_checkpoint  # noqa: E402
@@ -72,11 +70,32 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@contextlib.contextmanager
+def captured():
+    """Keeps what Python and C++ code print inside from the terminal; gives a list, which then holds the text."""
+    printed: list[str] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile("w+", errors="replace") as sink:
+        for stream in (1, 2):
+            os.dup2(sink.fileno(), stream)
+        try:
+            yield printed
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for stream, saved in zip((1, 2), before):
+                os.dup2(saved, stream)
+                os.close(saved)
+            sink.seek(0)
+            printed.append(sink.read())
+
+
 def save_onnx(program: str, path: str, names: list[str]) -> None:
     """Converts Paddle's inference model `program` (without suffix) to ONNX; UserError if that cannot be done."""
     paddle2onnx, onnx = import_optional("paddle2onnx", NEEDS_ONNX), import_optional("onnx", NEEDS_ONNX)
-    messages = io.StringIO()
-    with contextlib.redirect_stdout(messages), contextlib.redirect_stderr(messages), silenced():
+    with captured() as messages:
         content = paddle2onnx.export(
             program_file(program),
             program + ".pdiparams",
@@ -86,7 +105,7 @@ def save_onnx(program: str, path: str, names: list[str]) -> None:
             optimize_tool="None",
         )
     if not content:
-        reason = one_line(messages.getvalue())[:200] or "it does not say why"
+        reason = one_line("".join(messages))[-200:] or "it does not say why"
         raise UserError(f"paddle2onnx cannot convert the inference model: {reason}")
     model = onnx.load_from_string(content)
     rename = dict(zip((output.name for output in model.graph.output), names))
@@ -95,15 +114,26 @@ def save_onnx(program: str, path: str, names: list[str]) -> None:
         node.input[:] = [rename.get(name, name) for name in node.input]
     for output in model.graph.output:
         output.name = rename[output.name]
+    drop_unused(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def drop_unused(graph) -> None:
+    """Removes the nodes of an ONNX graph whose outputs nobody takes: ONNX Runtime warns of each such constant."""
+    count = None
+    while count != len(graph.node):
+        count = len(graph.node)
+        used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+        kept = [node for node in graph.node if not used.isdisjoint(node.output)]
+        del graph.node[:]
+        graph.node.extend(kept)
 
 
 def onnx_session(path: str) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
     """The inference model in ONNX Runtime."""
     runtime = import_optional("onnxruntime", NEEDS_ONNX)
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors; its warnings are of shapes that are known only when it runs
     options.intra_op_num_threads = set_thread_count()
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda image, mask: session.run(None, {"image": image, "mask": mask})
