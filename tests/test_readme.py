@@ -28,7 +28,7 @@ import pytest
 from models.critics import GlobalCritic, LocalCritic
 from models.generator import InpaintingGenerator
 from tests import tiny_checkpoint
-from tests.foreign_writers import write_paddle, write_tensorflow, write_torch
+from tests.weight_writers import write_paddle, write_tensorflow, write_torch
 from tests.golden_weights import tf1_name
 from utils.cli import UserError
 from utils.config import TestConfig, TrainConfig, load_config
@@ -169,6 +169,7 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python tools/convert_weights.py release_places2_256 places2.npz": Run(makes=["places2.npz"]),
     "python tools/convert_weights.py gen_00430000.pt port.npz --critics dis_00430000.pt": Run(makes=["port.npz"]),
     "python tools/convert_weights.py checkpoints/imagenet/hole_run run.npz": Run(makes=["run.npz"]),
+    "python tools/convert_weights.py released generator.pdparams --export-pdparams": Run(makes=["generator.pdparams"]),
     "python tools/release.py checkpoints/places2/hole_benchmark --output checkpoints/my_release --data data.txt "
     "--licence terms.txt":
         Run(replace={"checkpoints/places2/hole_benchmark": "checkpoints/places2/hole_new"}, after="python train.py",
@@ -327,7 +328,7 @@ def write_photo(path: Path, seed: int, height: int = 48, width: int = 40) -> Non
 
 
 def write_foreign_weights(folder: Path) -> None:
-    """A small network as the authors' program, the PyTorch port and the earlier Paddle port save theirs."""
+    """A small network as the authors' release, the PyTorch port and the Paddle-GI port save theirs."""
     networks = {
         "generator": InpaintingGenerator(2),
         "local_critic": LocalCritic(2, 16),

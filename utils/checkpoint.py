@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from utils.cli import UserError, one_line
+from utils.convert.files import explain
 
 # The generator that comes with the project, where there is one; see checkpoints/README.md.
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -109,7 +110,7 @@ def load_checkpoint(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         return _read(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{path}: {explain(path) or error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
     except MemoryError:
@@ -127,8 +128,6 @@ def _read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         start = file.read(4)
         if size == 0:
             raise CheckpointError("the checkpoint is empty (0 bytes)")
-        if start[:1] == b"\x80":
-            raise CheckpointError("is a pickle (.pdparams, .pt?), which could run code; it was not read")
         if start != b"PK\x03\x04":
             raise CheckpointError("not a checkpoint of this program, or damaged at its start")
         return _read_members(file, size)
@@ -143,7 +142,7 @@ def _read_members(file: io.BufferedReader, size: int) -> tuple[dict[str, np.ndar
             raise CheckpointError("holds compressed or overlapping data, which this program never writes")
         if len({m.filename for m in members}) != len(members):
             raise CheckpointError("holds two arrays of one name")
-        arrays = {m.filename[: -len(".npy")]: _parse_array(m.filename, archive.read(m)) for m in members}
+        arrays = {m.filename[: -len(".npy")]: parse_array(m.filename, archive.read(m)) for m in members}
     if "meta" not in arrays:
         raise CheckpointError("not a checkpoint of this program: it says nothing about itself (no meta)")
     meta = json.loads(arrays.pop("meta").tobytes().decode())
@@ -162,7 +161,7 @@ def _read_members(file: io.BufferedReader, size: int) -> tuple[dict[str, np.ndar
     return arrays, meta
 
 
-def _parse_array(filename: str, data: bytes) -> np.ndarray:
+def parse_array(filename: str, data: bytes) -> np.ndarray:
     """The array of one .npy member; its header is judged before anything is allocated."""
     if not filename.endswith(".npy"):
         raise CheckpointError(f"not a checkpoint of this program: it holds {filename}, which is not an array")

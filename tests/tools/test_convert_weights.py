@@ -1,4 +1,4 @@
-"""The conversion from the outside: recorded outputs are reproduced, own files round trip, errors are one line.
+"""The conversion from the outside: reference outputs are reproduced, own files round trip, errors are one line.
 
 Tolerance: 1e-4 absolute, float32, on outputs in [-1, 1]; scores of the critics to 1e-4 as well.
 """
@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,15 @@ import tester
 from models.critics import GlobalCritic, LocalCritic
 from models.generator import InpaintingGenerator
 from models.layers import composite
-from tests import gadgets
-from tests.foreign_writers import NamedArray, write_old_torch, write_paddle, write_tensorflow, write_torch
+from tests import malicious_pickles, tiny_checkpoint
+from tests.weight_writers import (
+    NamedArray,
+    write_old_torch,
+    write_paddle,
+    write_safetensors,
+    write_tensorflow,
+    write_torch,
+)
 from tools import convert_weights
 from utils.checkpoint import load_checkpoint, load_parameters, section
 from utils.cli import UserError
@@ -35,7 +43,7 @@ def convert(source: Path, destination: Path, *options: str) -> Path:
 
 
 def run(checkpoint: Path, image: np.ndarray, mask: np.ndarray, hidden: bool = False) -> list[np.ndarray]:
-    """Coarse, refined and completed picture of a converted model, loaded as test.py does."""
+    """Coarse, refined and inpainted image of a converted model, loaded as test.py does."""
     network = tester.Tester(str(checkpoint)).network
     image, mask = paddle.to_tensor(np.ascontiguousarray(image)), paddle.to_tensor(mask)
     with paddle.no_grad():
@@ -58,12 +66,12 @@ def close(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found - expected).max() <= 1e-4
 
 
-def recorded(path: Path, case: str) -> dict[str, np.ndarray]:
+def reference(path: Path, case: str) -> dict[str, np.ndarray]:
     with np.load(path) as file:
         return {key[len(case) + 1 :]: file[key] for key in file.files if key.startswith(f"{case}/")}
 
 
-# The authors' release. It saw BGR: its pictures are reversed on the way in and out.
+# The authors' release. It saw BGR: its images are reversed on the way in and out.
 
 
 @pytest.fixture(scope="module", params=["tf1_ckpt/snap-1", "tf1_ckpt", "tf1_model_weights.npz"])
@@ -73,7 +81,7 @@ def tf1(request, golden: Path, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("case", ["inf_b2", "inf_b1"])
 def test_tf1_inference(golden: Path, tf1: Path, case: str) -> None:
-    data = recorded(golden / "tf1_model_infer.npz", case)
+    data = reference(golden / "tf1_model_infer.npz", case)
     coarse, refined, completed = run(tf1, data["image"][:, ::-1], data["mask"])
     close(coarse[:, ::-1], data["x_stage1"])
     close(refined[:, ::-1], data["x_stage2"])
@@ -81,20 +89,20 @@ def test_tf1_inference(golden: Path, tf1: Path, case: str) -> None:
 
 
 def test_tf1_server_road(golden: Path, tf1: Path) -> None:
-    """What its test.py does with a picture read by OpenCV, here with the same picture in RGB."""
-    data = recorded(golden / "tf1_model_infer.npz", "server")
+    """What its test.py does with an image read by OpenCV, here with the same image in RGB."""
+    data = reference(golden / "tf1_model_infer.npz", "server")
     rgb = data["image_uint8_hwc"][:, :, ::-1].astype(np.float32).transpose(2, 0, 1)[None] / np.float32(127.5) - 1
     mask = (data["mask_uint8_hwc"][None, None, :, :, 0] > 127.5).astype(np.float32)
     completed = run(tf1, rgb, mask)[2]
     close(completed[:, ::-1], data["complete"])
-    # The recorded bytes are reversed from BGR, so RGB; truncation makes a level of a last digit.
+    # The reference's bytes are reversed from BGR, so RGB; truncation makes a level of a last digit.
     saved = np.clip((completed + 1) * 127.5, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     assert np.abs(saved.astype(int) - data["test_py_result_reversed_u8"]).max() <= 1
 
 
 def test_tf1_tester(golden: Path, tf1: Path) -> None:
-    """The same through uint8 pictures, as test.py uses it; rounded, where TF1 truncates."""
-    data = recorded(golden / "tf1_model_infer.npz", "server")
+    """The same through uint8 images, as test.py uses it; rounded, where TF1 truncates."""
+    data = reference(golden / "tf1_model_infer.npz", "server")
     image = data["image_uint8_hwc"][None, :, :, ::-1]
     mask = (data["mask_uint8_hwc"][None, :, :, 0] > 127.5).astype(np.uint8)
     completed = tester.Tester(str(tf1)).complete(image, mask)[1]
@@ -105,7 +113,7 @@ def test_tf1_tester(golden: Path, tf1: Path) -> None:
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_tf1_critics(golden: Path, tf1: Path, name: str) -> None:
-    data = recorded(golden / "tf1_model_infer.npz", "critic")
+    data = reference(golden / "tf1_model_infer.npz", "critic")
     side = name.split("_")[0]
     close(score(tf1, name, data[f"{side}_in"][:, ::-1]), data[f"{side}_out"])
 
@@ -136,11 +144,11 @@ def test_pytorch(golden: Path, tmp_path: Path, case: str) -> None:
     else:
         files = (folder / "ckpt64" / f"{part}_00000000.pt" for part in ("gen", "dis"))
         path = convert(next(files), tmp_path / "a.npz", "--critics", str(next(files)))
-    data = recorded(folder / "daa_forward.npz", case)
+    data = reference(folder / "daa_forward.npz", case)
     coarse, refined, completed = run(path, data["ground_truth"], data["mask"])
     close(coarse, data["x1"])
     close(refined, data["x2"])
-    # The critics have no recorded scores; their loss does: mean(fake) - mean(real), local and global.
+    # The critics have no reference scores; their loss does: mean(fake) - mean(real), local and global.
     loss = 0.0
     top_left = data["bboxes_tlhw"][:, :2]
     for name in CRITICS:
@@ -159,18 +167,18 @@ def test_pytorch(golden: Path, tmp_path: Path, case: str) -> None:
     assert meta["architecture"]["image_size"] == [int(case[-3:].lstrip("l"))] * 2
 
 
-# The earlier Paddle port
+# The Paddle-GI port
 
 
 def test_predecessor(golden: Path, tmp_path: Path) -> None:
     path = convert(golden / "paddle_gi", tmp_path / "a.npz")
     for case in ("a64", "b96x128"):
-        data = recorded(golden / "paddle_gi" / "gi_forward.npz", case)
+        data = reference(golden / "paddle_gi" / "gi_forward.npz", case)
         coarse, refined, completed = run(path, data["x"], data["mask"], hidden=True)
         close(coarse, data["x1"])
         close(refined, data["x2"])
         close(completed, data["x2_inpaint"])
-    data = recorded(golden / "paddle_gi" / "gi_forward.npz", "critic")
+    data = reference(golden / "paddle_gi" / "gi_forward.npz", "critic")
     for name in CRITICS:
         side = name.split("_")[0]
         close(score(path, name, data[f"{side}_in"]), data[f"{side}_out"])
@@ -179,7 +187,7 @@ def test_predecessor(golden: Path, tmp_path: Path) -> None:
     assert [file["name"] for file in meta["source"]["files"]] == ["gen_00144000.pdparams", "dis_00144000.pdparams"]
 
 
-# Own data: our networks' weights, written as the other programs would
+# Own data: our networks' weights, written as the other implementations would
 
 
 def own_arrays(dialect: str, seen: int = 3) -> dict[str, np.ndarray]:
@@ -198,7 +206,7 @@ def own_arrays(dialect: str, seen: int = 3) -> dict[str, np.ndarray]:
 
 
 def as_tf1(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our weights as the authors' program would hold them; written apart from the converter."""
+    """Our weights as the authors' release would hold them; written apart from the converter."""
     variables = {}
     for name, array in arrays.items():
         network, parameter = name.split("/")
@@ -284,6 +292,113 @@ def test_own_predecessor(tmp_path: Path, protocol: int) -> None:
     assert check(run_folder / "checkpoint_00000020.npz", arrays)["source"]["program"] == "predecessor"
 
 
+def prefixed(prefix: str, state: dict) -> dict:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+WRAPPED = {  # generator and critics -> what people save
+    "module": lambda gen, dis: prefixed("module.", gen),
+    "compiled": lambda gen, dis: prefixed("_orig_mod.", gen),
+    "compiled and parallel": lambda gen, dis: prefixed("module._orig_mod.", gen),
+    "state_dict": lambda gen, dis: {"state_dict": OrderedDict(gen), "epoch": 3},
+    "netG": lambda gen, dis: {"netG": gen, "optimizer": {"state": {0: {"exp_avg": np.ones(3, np.float32)}}}},
+    "gen": lambda gen, dis: {"gen": gen, "args": ["a", 1]},
+    "generator": lambda gen, dis: {"model": {"generator": prefixed("module.", gen)}},
+    "trainer": lambda gen, dis: {
+        **prefixed("netG.", gen),
+        **{k: v for key in dis for k, v in prefixed(f"{key}.", dis[key]).items()},
+    },
+    "lightning": lambda gen, dis: {
+        "state_dict": {
+            **prefixed("net.generator.", gen),
+            **prefixed("net.localD.", dis["localD"]),
+            **prefixed("net.globalD.", dis["globalD"]),
+        },
+        "hparams": {"lr": 1e-4},
+    },
+}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+@pytest.mark.parametrize("write", [write_torch, write_old_torch, write_safetensors, write_paddle])
+def test_weights_as_people_have_them(tmp_path: Path, capsys, form: str, write) -> None:
+    arrays = own_arrays("pytorch")
+    content = WRAPPED[form](*ports_files(arrays, transposed=write is not write_paddle))
+    if write is write_safetensors:  # knows names alone
+        content = {name: value for name, value in flatten(content).items() if isinstance(value, np.ndarray)}
+    write(tmp_path / "weights_12.pt", content)
+    with_critics = form in ("trainer", "lightning")
+    expected = {name: array for name, array in arrays.items() if with_critics or name.startswith("generator/")}
+    meta = check(convert(tmp_path / "weights_12.pt", tmp_path / "a.npz"), expected)
+    assert meta["iteration"] == 12
+    assert ("local and global critic" in capsys.readouterr().out) == with_critics
+
+
+def flatten(table: dict, start: str = "") -> dict:
+    found = {}
+    for name, value in table.items():
+        found.update(flatten(value, f"{start}{name}.") if isinstance(value, dict) else {f"{start}{name}": value})
+    return found
+
+
+def test_bfloat16_weights(tmp_path: Path) -> None:
+    arrays = {k: v for k, v in own_arrays("pytorch").items() if k.startswith("generator/")}
+    upper = {k: (v.view(np.uint32) >> 16).astype(np.uint16) for k, v in arrays.items()}
+    expected = {k: (v.astype(np.uint32) << 16).view(np.float32) for k, v in upper.items()}
+    for write in (write_torch, write_safetensors):
+        write(tmp_path / "a.pt", section(upper, "generator"))
+        check(convert(tmp_path / "a.pt", tmp_path / "a.npz"), expected)
+
+
+def test_critics_out_of_a_whole_trainer(tmp_path: Path) -> None:
+    arrays = own_arrays("pytorch")
+    generator, critics = ports_files(arrays, transposed=True)
+    write_torch(tmp_path / "gen_1.pt", generator)
+    write_torch(tmp_path / "trainer.pt", {"netG": {k: v + 1 for k, v in generator.items()}, "netD": critics})
+    check(convert(tmp_path / "gen_1.pt", tmp_path / "a.npz", "--critics", str(tmp_path / "trainer.pt")), arrays)
+
+
+# For Paddle code elsewhere
+
+
+def test_export_pdparams(tmp_path: Path, capsys) -> None:
+    """Of other implementations' weights and of a checkpoint, the same file, which plain paddle.load reads."""
+    arrays = {k: v for k, v in own_arrays("pytorch").items() if k.startswith("generator/")}
+    write_torch(tmp_path / "gen_1.pt", prefixed("module.", section(arrays, "generator")))
+    checkpoint = convert(tmp_path / "gen_1.pt", tmp_path / "a.npz")
+    for source in (tmp_path / "gen_1.pt", checkpoint):
+        path = convert(source, tmp_path / "out.pdparams", "--export-pdparams")
+        assert f"wrote {path}: {len(arrays)} arrays" in capsys.readouterr().out
+        state = paddle.load(str(path))
+        assert {f"generator/{name}" for name in state} == set(arrays)
+        network = InpaintingGenerator(4, "pytorch")
+        network.set_state_dict(state)
+        assert all(np.array_equal(v.numpy(), arrays[f"generator/{k}"]) for k, v in network.state_dict().items())
+        again = convert(path, tmp_path / "b.npz")  # and back
+        check(again, arrays)
+        path.unlink()
+    assert sorted(os.listdir(tmp_path)) == ["a.npz", "b.npz", "gen_1.pt"]
+
+
+def test_export_pdparams_of_the_released_weights(tmp_path: Path) -> None:
+    if not os.path.exists(tester.RELEASED):
+        pytest.skip("this copy holds no released weights")
+    convert_weights.main(["released", str(tmp_path / "a.pdparams"), "--export-pdparams"])
+    arrays = section(load_checkpoint(tester.RELEASED)[0], "generator")
+    state = paddle.load(str(tmp_path / "a.pdparams"))
+    assert state.keys() == arrays.keys() and all(np.array_equal(state[k].numpy(), arrays[k]) for k in arrays)
+
+
+def test_export_pdparams_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "out.pdparams").mkdir()
+    checkpoint = tiny_checkpoint.write(tmp_path / "run")
+    with pytest.raises(UserError, match=r"^\S*out.pdparams: cannot be written: "):
+        convert_weights.save_pdparams(
+            str(tmp_path / "out.pdparams"), section(load_checkpoint(checkpoint)[0], "generator")
+        )
+    assert sorted(os.listdir(tmp_path)) == ["out.pdparams", "run"]
+
+
 def test_a_width_lie_costs_no_memory(tmp_path: Path) -> None:
     write_paddle(tmp_path / "gen_1.pdparams", {"coarse_generator.conv1.conv.bias": np.zeros(512, np.float32)})
     with pytest.raises(UserError, match="83 missing: coarse_generator.conv1.conv.weight, "):
@@ -326,12 +441,12 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def test_a_crafted_file_from_the_command_line(tmp_path: Path) -> None:
     """One line, exit code 2, nothing run, nothing written."""
     canary = tmp_path / "canary"
-    gadget = gadgets.simple(canary)["mkdir"]
-    (tmp_path / "gen_1.pdparams").write_bytes(pickle.dumps(gadgets.wrapped(gadget)["value"]))
+    gadget = malicious_pickles.simple(canary)["mkdir"]
+    (tmp_path / "gen_1.pdparams").write_bytes(pickle.dumps(malicious_pickles.wrapped(gadget)["value"]))
     done = command(tmp_path, "gen_1.pdparams", "a.npz")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: gen_1.pdparams: asks for {os.mkdir.__module__}.mkdir, which a file of arrays has no use for; "
+        f"error: gen_1.pdparams: asks for {os.mkdir.__module__}.mkdir, which a file of weights has no use for; "
         "nothing in it was run\n"
     )
     assert sorted(os.listdir(tmp_path)) == ["gen_1.pdparams"]

@@ -235,13 +235,13 @@ def test_pickles_are_refused_and_not_run(tmp_path):
     trap = Trap(str(tmp_path / "sprung"))
     plain = tmp_path / "a.pdparams"
     plain.write_bytes(pickle.dumps(trap))
-    assert refusal(str(plain)) == "is a pickle (.pdparams, .pt?), which could run code; it was not read"
+    assert refusal(str(plain)).startswith("holds weights of another implementation: convert them with ")
     inside = npy(np.array([trap], dtype=object), allow_pickle=True)
     members = {"w.npy": inside, "meta.npy": meta_of({"format_version": 1})}
     hidden = member_file(str(tmp_path / "b.npz"), members)
     assert refusal(hidden) == "w.npy is a pickle, which could run code; it was not read"
     torch = member_file(str(tmp_path / "c.pt"), {"archive/data.pkl": pickle.dumps(trap)})
-    assert refusal(torch).startswith("not a checkpoint of this program: it holds archive/data.pkl")
+    assert refusal(torch).startswith("holds weights of another implementation: convert them with ")
     assert not (tmp_path / "sprung").exists()
 
 

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 
 from tests import golden_weights
-from utils.foreign.arrays import ForeignArray, WeightsError
-from utils.foreign.weights import (
+from utils.cli import UserError
+from utils.convert.weights import (
     Source,
     convert,
     describe,
     foreign_name,
-    foreign_shape,
-    our_shape,
-    to_ours,
+    from_tf1,
+    networks,
 )
 
 FIRST = "generator/coarse_generator.conv1.conv"
@@ -46,14 +45,17 @@ def test_names_of_the_ports(program: str) -> None:
     assert foreign_name(program, "global_critic/linear.weight") == "globalD.linear.weight"
 
 
-def test_shapes() -> None:
-    assert foreign_shape("tf1", (8, 5, 3, 2)) == (3, 2, 5, 8)
-    assert foreign_shape("tf1", (12, 1)) == (12, 1)
-    assert foreign_shape("pytorch", (12, 1)) == (1, 12)
-    assert foreign_shape("predecessor", (12, 1)) == (12, 1)
-    for program in ("tf1", "pytorch", "predecessor"):
-        for shape in ((8, 5, 3, 2), (12, 1), (4,)):
-            assert our_shape(program, foreign_shape(program, shape)) == shape
+def foreign_shape(program: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which the implementation keeps an array that has this shape here."""
+    if program == "tf1" and len(shape) == 4:
+        return (*shape[2:], shape[1], shape[0])
+    return shape[::-1] if program == "pytorch" and len(shape) == 2 else shape
+
+
+def to_ours(program: str, name: str, array: np.ndarray) -> np.ndarray:
+    """One array through the whole conversion."""
+    source = Source(program, {foreign_name(program, name): array}, ("a",))
+    return convert(source, {name: source.find(name).shape})[0][name]
 
 
 def test_tf1_kernels_and_colours() -> None:
@@ -71,16 +73,17 @@ def test_tf1_kernels_and_colours() -> None:
     made = kernel[:, :, :, :3]
     for layer in ("coarse_generator.conv17", "fine_generator.allconv17"):
         assert np.array_equal(to_ours("tf1", f"generator/{layer}.conv.weight", made), plain[[2, 1, 0]])
-        assert to_ours("tf1", f"generator/{layer}.conv.bias", np.array([1, 2, 3])).tolist() == [3, 2, 1]
+        assert to_ours("tf1", f"generator/{layer}.conv.bias", np.array([1.0, 2.0, 3.0])).tolist() == [3, 2, 1]
 
 
 def test_dense_weights() -> None:
     rows = np.arange(2 * 2 * 3, dtype=np.float32)[:, None]  # H, W, C = 2, 2, 3
     # channel 0 at the four places, then channel 1, then channel 2
     expected = [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
-    assert to_ours("tf1", "local_critic/linear.weight", rows, grid=2)[:, 0].tolist() == expected
-    assert np.array_equal(to_ours("pytorch", "local_critic/linear.weight", rows.T), rows)
-    assert np.array_equal(to_ours("predecessor", "local_critic/linear.weight", rows), rows)
+    assert from_tf1("local_critic/linear.weight", rows, grid=2)[:, 0].tolist() == expected
+    for program, weight in (("pytorch", rows.T), ("predecessor", rows)):
+        source = Source(program, {"localD.linear.weight": weight}, ("a",))
+        assert np.array_equal(source.find("local_critic/linear.weight"), rows)
 
 
 def test_the_ports_keep_their_colours() -> None:
@@ -104,8 +107,8 @@ WANTED = {  # a piece of a generator and of two critics
 }
 
 
-def constant(shape: tuple[int, ...], value: float = 0.5) -> ForeignArray:
-    return ForeignArray(shape, "float32", lambda: np.full(shape, value, np.float32))
+def constant(shape: tuple[int, ...], value: float = 0.5) -> np.ndarray:
+    return np.broadcast_to(np.float32(value), shape)
 
 
 def source(program: str = "tf1", wanted: dict = WANTED) -> Source:
@@ -145,16 +148,16 @@ def test_description() -> None:
     ],
 )
 def test_impossible_networks(changes: dict, reason: str) -> None:
-    with pytest.raises(WeightsError, match=f"^there/snap-1.index: .*{reason}"):
+    with pytest.raises(UserError, match=f"^there/snap-1.index: .*{reason}"):
         describe(source(wanted={**WANTED, **changes}))
 
 
 def test_no_generator() -> None:
     critics = {name: shape for name, shape in WANTED.items() if not name.startswith("generator")}
-    with pytest.raises(WeightsError, match="critics without a generator: .*--critics"):
+    with pytest.raises(UserError, match="critics without a generator: .*--critics"):
         describe(source("pytorch", critics))
     other = Source("tf1", {"conv/kernel": constant((1,))}, ("a.npz",))
-    with pytest.raises(WeightsError, match="of the kind tf1: it has no inpaint_net/conv1/kernel, but conv/kernel"):
+    with pytest.raises(UserError, match="of the kind tf1: it has no inpaint_net/conv1/kernel, but conv/kernel"):
         describe(other)
 
 
@@ -174,7 +177,7 @@ def test_what_training_leaves_is_ignored_and_counted() -> None:
         "global_step": (),
         "lr": (),
     }
-    given = Source("tf1", {**given.variables, **{name: ForeignArray(s) for name, s in extra.items()}}, given.files)
+    given = Source("tf1", {**given.variables, **{name: constant(s) for name, s in extra.items()}}, given.files)
     _, ignored = convert(given, WANTED)
     assert ignored == {
         "Adam moments": 2,
@@ -187,7 +190,7 @@ def test_what_training_leaves_is_ignored_and_counted() -> None:
 def test_left_over(name: str) -> None:
     given = source()
     given = Source("tf1", {**given.variables, name: constant((1,))}, given.files)
-    with pytest.raises(WeightsError, match=f"1 left over: {name}"):
+    with pytest.raises(UserError, match=f"1 left over: {name}"):
         convert(given, WANTED)
 
 
@@ -196,8 +199,8 @@ def test_everything_that_does_not_fit_is_listed() -> None:
     del given["inpaint_net/conv1/bias"]
     given["extra"] = constant((1,))
     given["discriminator/dout_local_fc/kernel"] = constant((7, 1))
-    given["discriminator/discriminator_local/conv4/bias"] = ForeignArray((48,), "int32")
-    with pytest.raises(WeightsError) as caught:
+    given["discriminator/discriminator_local/conv4/bias"] = np.zeros(48, np.int32)
+    with pytest.raises(UserError) as caught:
         convert(Source("tf1", given, ("there/snap-1.index",)), WANTED)
     assert str(caught.value) == (
         "there/snap-1.index: does not fit the networks of the dialect tf1: 1 missing: inpaint_net/conv1/bias; "
@@ -209,23 +212,53 @@ def test_everything_that_does_not_fit_is_listed() -> None:
 
 def test_names_cannot_break_the_line() -> None:
     given = source()
-    with pytest.raises(WeightsError, match=r"left over: a b\\x1b\[31m$"):
+    with pytest.raises(UserError, match=r"left over: a b\\x1b\[31m$"):
         convert(Source("tf1", {**given.variables, "a\nb\x1b[31m": constant((1,))}, given.files), WANTED)
 
 
 def test_a_long_list_is_cut() -> None:
     given = source()
     more = {f"extra{i}": constant((1,)) for i in range(8)}
-    with pytest.raises(WeightsError, match="8 left over: extra0, extra1, extra2, extra3, extra4 and 3 more$"):
+    with pytest.raises(UserError, match="8 left over: extra0, extra1, extra2, extra3, extra4 and 3 more$"):
         convert(Source("tf1", {**given.variables, **more}, given.files), WANTED)
 
 
-def test_nothing_is_read_before_all_fits() -> None:
-    given = dict(source().variables)
-    given["extra"] = constant((1,))
-    given["inpaint_net/conv1/kernel"].read = lambda: pytest.fail("was read")
-    with pytest.raises(WeightsError, match="left over"):
-        convert(Source("tf1", given, ("a",)), WANTED)
+NAMES = ("coarse_generator.conv1.conv.weight", "fine_generator.conv1.conv.weight")
+CRITIC = ("dis_conv_module.conv1.conv.weight", "linear.weight")
+PREFIXES = ("", "module.", "netG.", "_orig_mod.", "netG.module._orig_mod.", "state_dict.", "gen.")
+
+
+def under(prefix: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    return {prefix + name: constant((1,)) for name in names}
+
+
+@pytest.mark.parametrize("generator", PREFIXES)
+@pytest.mark.parametrize("critic", ["%sD.", "netD.%sD.", "module.%s_critic.", "dis.module.%sD._orig_mod."])
+def test_networks_of_any_form(generator: str, critic: str) -> None:
+    entries = {**under(generator, NAMES), **under(critic % "local", CRITIC), **under(critic % "global", CRITIC)}
+    found, ignored = networks({**entries, "epoch": 3, "optG.state.0.step": None, "version": "1"})
+    assert found.keys() == {*NAMES, *under("localD.", CRITIC), *under("globalD.", CRITIC)}
+    assert ignored == {"entries of no network": 2, "names": 1}
+
+
+def test_what_stands_beside_a_generator() -> None:
+    """Arrays under its own prefix must fit, others are of something else."""
+    entries = {**under("netG.", (*NAMES, "extra.weight")), **under("optG.", ("0.exp_avg",))}
+    found, ignored = networks(entries)
+    assert found.keys() == {*NAMES, "netG.extra.weight"} and ignored == {"entries of no network": 1}
+    found, _ = networks(under("", (*NAMES, "extra.weight", "other.linear.weight")))
+    assert found.keys() == {*NAMES, "extra.weight", "other.linear.weight"}
+    assert networks({**under("", NAMES), NAMES[0]: 7})[0][NAMES[0]] == 7
+
+
+def test_several_networks_of_a_kind() -> None:
+    with pytest.raises(UserError, match=r"several networks of a kind, netG\.\* and ema\.\*: save one alone"):
+        networks({**under("netG.", NAMES), **under("ema.", NAMES)})
+
+
+def test_modules_wrapped_in_the_middle() -> None:
+    found, _ = networks({"coarse_generator._orig_mod.conv1.conv.weight": constant((1,))})
+    assert list(found) == [NAMES[0]]
 
 
 def test_names_and_shapes_of_the_full_width_release(golden) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -14,7 +15,13 @@ from typing import Any
 import numpy as np
 
 _TF_TYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9}
-_STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "int64": "LongStorage"}
+_STORAGES = {
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "float16": "HalfStorage",
+    "int64": "LongStorage",
+    "uint16": "BFloat16Storage",
+}
 
 
 def slow_crc32c(data: bytes) -> int:
@@ -169,3 +176,15 @@ class NamedArray:
 
 def write_paddle(path: Path, state: dict, protocol: int = 4) -> None:
     path.write_bytes(pickle.dumps(state, protocol=protocol))
+
+
+def write_safetensors(path: Path, state: dict[str, np.ndarray]) -> None:
+    """8 bytes of length, a JSON object, the data; uint16 stands for bfloat16."""
+    kinds = {"float32": "F32", "float64": "F64", "float16": "F16", "int64": "I64", "uint16": "BF16"}
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in state.items():
+        offsets = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": kinds[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
