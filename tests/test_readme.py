@@ -28,8 +28,8 @@ import pytest
 from models.critics import GlobalCritic, LocalCritic
 from models.generator import InpaintingGenerator
 from tests import tiny_checkpoint
-from tests.weight_writers import write_paddle, write_tensorflow, write_torch
 from tests.golden_weights import tf1_name
+from tests.weight_writers import write_paddle, write_tensorflow, write_torch
 from utils.cli import UserError
 from utils.config import TestConfig, TrainConfig, load_config
 
