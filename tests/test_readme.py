@@ -169,7 +169,8 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python tools/convert_weights.py release_places2_256 places2.npz": Run(makes=["places2.npz"]),
     "python tools/convert_weights.py gen_00430000.pt port.npz --critics dis_00430000.pt": Run(makes=["port.npz"]),
     "python tools/convert_weights.py checkpoints/imagenet/hole_run run.npz": Run(makes=["run.npz"]),
-    "python tools/convert_weights.py released generator.pdparams --export-pdparams": Run(makes=["generator.pdparams"]),
+    "python tools/convert_weights.py released generator.pdparams --export-pdparams":
+        Run(makes=["generator.pdparams"]),
     "python tools/release.py checkpoints/places2/hole_benchmark --output checkpoints/my_release --data data.txt "
     "--licence terms.txt":
         Run(replace={"checkpoints/places2/hole_benchmark": "checkpoints/places2/hole_new"}, after="python train.py",
