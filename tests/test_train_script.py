@@ -71,7 +71,7 @@ def test_dry_run_of_the_coarse_stage(place):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dry-run", "seen.png"], "error: command line ('seen.png'): write key=value"),
+        (["--dry-run", "seen.png"], "error: --dry-run takes no file name: it writes dry_run.png"),
         (["--dry-run", "amp=true"], "key amp is not used here: its name is precision"),
         (["--resume", "gone.npz"], "error: gone.npz: no such checkpoint; --resume alone takes the newest one"),
         (["init_from=gone.npz"], "error: gone.npz: no such checkpoint"),
