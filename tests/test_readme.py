@@ -38,7 +38,7 @@ ENGLISH, CHINESE = "README.md", "README_zh-CN.md"
 DOCUMENTS = [ENGLISH, CHINESE, *sorted(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))]
 SIZES = ["image_shape=[32,32,3]", "mask_shape=[16,16]", "num_workers=0"]
 TRAIN = [*SIZES, "max_delta_shape=[8,8]", "netG.ngf=2", "netD.ndf=2", "batch_size=2", "n_critic=1", "niter=1"]
-TRAIN += ["print_iter=1", "viz_max_out=1", "cache_megabytes=0"]
+TRAIN += ["print_iter=1", "viz_max_out=1", "cache_mb=0"]
 
 
 @dataclass

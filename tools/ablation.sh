@@ -34,7 +34,7 @@ row() { # row NAME SEED [KEY...]
   fi
   for list in "${lists[@]}"; do
     evaluate "$run" "$list" center
-    evaluate "$run" "$list" random_box holes_per_image=5
+    evaluate "$run" "$list" random_box masks_per_image=5
   done
 }
 

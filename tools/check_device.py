@@ -74,9 +74,9 @@ def with_weights(network):
     return network
 
 
-def make_trainer(side: int, channels: int, critic_channels: int, precision: str = "none") -> Trainer:
+def make_trainer(side: int, channels: int, critic_channels: int, precision: str = "fp32") -> Trainer:
     architecture = Architecture(channels, critic_channels, image_size=(side, side), box_size=(side // 2, side // 2))
-    trainer = Trainer(architecture, Objective(), Optimization(amp=precision), np.random.default_rng(0))
+    trainer = Trainer(architecture, Objective(), Optimization(precision=precision), np.random.default_rng(0))
     for network in trainer.networks().values():
         with_weights(network)
     return trainer
@@ -128,9 +128,9 @@ def check_training(sizes) -> Iterator[tuple]:
         yield f"iteration {iteration + 1}: losses, gradient norms", 1e-2, [*l1_and_ae, np.array([*scalars.values()])]
     after = np.concatenate([parameter.numpy().ravel() for parameter in trainer.generator.parameters()])
     yield "3 iterations: change of the weights", 2e-1, [after - before]
-    for precision, tolerance in (("float16", 5e-2), ("bfloat16", 1e-1)):  # off on CPUs, which compute in float32
+    for precision, tolerance in (("fp16", 5e-2), ("bf16", 1e-1)):  # off on CPUs, which compute in float32
         on_cpu = paddle.device.get_device() == "cpu"
-        trainer = make_trainer(sizes.trained, sizes.channels, sizes.channels, "none" if on_cpu else precision)
+        trainer = make_trainer(sizes.trained, sizes.channels, sizes.channels, "fp32" if on_cpu else precision)
         scalars = trainer.train_generator(batch)
         yield f"mixed precision: {precision}", tolerance, [np.array(scalars[name]) for name in ("l1", "ae", "g")]
 

@@ -81,7 +81,7 @@ def test_every_row_is_trained_averaged_and_evaluated(place: Path) -> None:
     run = "checkpoints/ablation64/hole_full_seed0"
     assert found[1] == f"tools/release.py {run} --last 8 --output {run}/mean.npz"
     assert found[5].endswith(f"--checkpoint {run}/mean.npz --output {run}/urban_random_box val_data_path=urban.txt "
-                             "protocol=random_box holes_per_image=5")
+                             "protocol=random_box masks_per_image=5")
 
 
 def test_differences_by_hand(place: Path) -> None:
