@@ -23,7 +23,6 @@ import paddle
 from paddle.autograd import PyLayer
 
 from models.onednn import (
-    ELTWISE,
     Geometry,
     activation_gradient,
     channels_last_strides,
@@ -128,12 +127,27 @@ class _Convolve(PyLayer):
             before = _Convolve.apply(x, w, b, ctx.geometry, None)
             g = g * paddle.where(before > 0, paddle.ones_like(before), paddle.exp(paddle.clip(before, max=0.0)))
         elif ctx.activation is not None:
-            slopes = paddle.full_like(y, ELTWISE[ctx.activation][2])
-            g = g * paddle.where(y > 0, paddle.ones_like(y), slopes).detach()
+            g = _Slope.apply(g, y.detach(), ctx.activation)
         data, weights = (_Data.apply, _Weights.apply) if again else (_data, _weights)
         dx = data(g, w, tuple(x.shape), ctx.geometry) if wants_x else None
         both = weights(x, g, tuple(w.shape), ctx.geometry) if any(wants_weights) else (None, None)
         return (dx, *(gradient if wanted else None for gradient, wanted in zip(both, wants_weights)))
+
+
+class _Slope(PyLayer):
+    """The gradient before a piecewise linear activation: linear in g, and constant in y but for a null set."""
+
+    @staticmethod
+    def forward(ctx, g, y, activation):
+        ctx.save_for_backward(y)
+        ctx.activation = activation
+        return _before_activation(g, y, activation)
+
+    @staticmethod
+    def backward(ctx, u):
+        (y,) = ctx.saved_tensor()
+        slope = _Slope.apply if paddle.is_grad_enabled() else _before_activation
+        return slope(u, y, ctx.activation), None
 
 
 class _Data(PyLayer):

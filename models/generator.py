@@ -12,7 +12,7 @@ import paddle
 import paddle.nn as nn
 
 from models.contextual_attention import ContextualAttention, resize_nearest
-from models.layers import ConvBlock, check_dialect, composite, upsample_x2
+from models.layers import ConvBlock, check_dialect, composite, concat_channels, upsample_x2
 
 
 def with_border_and_mask(image, mask):
@@ -159,7 +159,7 @@ class RefinementNetwork(nn.Layer):
         a = self.pmconv10(self.pmconv9(crop_region(a, region)))
 
         # Decoder
-        x = paddle.concat([h, a], axis=1)  # [N, 8c, H/4, W/4]
+        x = concat_channels(h, a)  # [N, 8c, H/4, W/4]
         x = self.allconv12(self.allconv11(x))
         x = upsample_x2(x)
         x = self.allconv14(self.allconv13(x))  # [N, 2c, H/2, W/2]

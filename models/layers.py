@@ -95,6 +95,13 @@ def upsample_x2(x):
     return paddle.concat([x, x], axis=2).reshape([n, 2 * h, 2 * w, c]).transpose([0, 3, 1, 2])
 
 
+def concat_channels(*tensors):
+    """[N, C, H, W], [N, C', H, W], ... -> [N, C + C' + ..., H, W]; where channels lie last in memory, as they lie."""
+    if not paddle.in_dynamic_mode():
+        return paddle.concat(tensors, axis=1)
+    return paddle.concat([x.transpose([0, 2, 3, 1]) for x in tensors], axis=3).transpose([0, 3, 1, 2])
+
+
 def composite(generated, image, mask):
     """The generated pixels in the hole, the image's elsewhere; [N, 3, H, W], mask [N or 1, 1, H, W], 1 = hole."""
     return generated * mask + image * (1.0 - mask)
