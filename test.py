@@ -24,11 +24,12 @@ import numpy as np
 import paddle
 import skimage
 
-from data.decode import ImageError, decode_image
+from data.decode import ImageError
 from data.file_list import DataError, read_file_list
 from data.holes import DrawnHoles, SavedHoles
 from data.samples import Samples, saved_holes
 from tester import CHECKPOINT, ENGINE_PIXELS, RELEASED, EngineError, Tester, find_checkpoint
+from utils.checkpoint import list_checkpoints
 from utils.config import TestConfig, load_config, run_folder
 from utils.device import set_device
 from utils.evaluation.measuring import SAVED, completions, draw_sheet, measure, save_images
@@ -47,13 +48,7 @@ from utils.evaluation.report import (
     write_csv,
 )
 from utils.evaluation.run_ahead import run_ahead
-from utils.pictures.attention_view import probe_picture
-from utils.pictures.completion import complete
-from utils.pictures.files import LOSSY, fill_hole, fit_to_format, write_picture
-from utils.pictures.holes import MULTIPLE, fit_hole, picture_remarks, read_hole
-from utils.pictures.jobs import Job, Masks, plan_many, plan_one, probe_path, protect_originals
-from utils.pictures.options import add_picture_options, check_picture_options
-from utils.pictures.reading import PictureError, read_picture
+from utils.inpaint import add_options, check_options, inpaint_files
 from utils.progress import show_progress, warn
 from utils.text_files import write_text
 from utils.visualization import write_image
@@ -90,14 +85,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--engine", choices=ENGINES, default="auto", help=ENGINE_HELP)
     parser.add_argument("--seed", type=int, help="overrides the file's seed, which fixes random holes")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. protocol=random_box")
-    add_picture_options(parser)
+    add_options(parser)
     args = parser.parse_intermixed_args(argv)
     args.command = argv
     if args.seed is not None:
         args.overrides.append(f"seed={args.seed}")
     if args.count is not None and (type(args.count) is not int or args.count < 1):
         raise UserError(f"--count (or TOTAL in test.py) must be a whole number from 1, not {args.count}")
-    return check_picture_options(args)
+    return check_options(args)
 
 
 def names_run(args: argparse.Namespace) -> bool:
@@ -226,18 +221,6 @@ def evaluate(args: argparse.Namespace) -> None:
     print(f"{summary}\nresults.png, extremes.png, test.csv and test.txt are in {output}")
 
 
-def plan_pictures(args: argparse.Namespace) -> tuple[list[Job], Masks]:
-    if not os.path.exists(args.mask):
-        raise PictureError(f"--mask {args.mask}: no such file or folder")
-    masks = Masks(args.mask, read_file_list(args.mask) if os.path.isdir(args.mask) else ())
-    if os.path.isfile(args.image):
-        return [plan_one(args.image, args.output, args.attention)], masks
-    if not os.path.isdir(args.image) and not any(sign in args.image for sign in "*?["):
-        raise PictureError(f"--image {args.image}: no such picture or folder")
-    images = read_file_list(args.image)
-    return plan_many(args.image, images, args.output, args.attention), masks
-
-
 def set_engine(args: argparse.Namespace, tester: Tester, device: str, pictures: int, pixels: int = 0) -> None:
     """Takes Paddle Inference if --engine says so, or if it is safe and pays; falls back with a warning.
 
@@ -259,74 +242,23 @@ def set_engine(args: argparse.Namespace, tester: Tester, device: str, pictures: 
         warn(f"{error}; the network itself is used")
 
 
-def complete_pictures(args: argparse.Namespace) -> None:
-    """--image, --mask, --output: what cannot be completed is named, and the rest goes on."""
-    jobs, masks = plan_pictures(args)
-    single = os.path.isfile(args.image)
+def inpaint(args: argparse.Namespace) -> None:
     device = set_device(args.device)
-    folder = run_folder(load_config(args.config, TestConfig, args.overrides)) if args.checkpoint == "latest" else ""
-    tester = Tester(find_checkpoint(args.checkpoint, folder, warn, fall_back=not names_run(args)))
-    print(f"weights: {portable_path(tester.source)}, iteration {tester.model.iteration}")
-    if args.attention and tester.model.without_attention:
-        raise UserError(f"--attention: {tester.source} has no attention, {tester.model.without_attention}")
-    set_engine(args, tester, device, len(jobs))
-    failed = []
-    with show_progress(len(jobs), "picture") as advance:
-        for job in jobs:
-            try:
-                complete_picture(args, tester, job, masks.find(job))
-            except (ImageError, PictureError) as error:
-                if single:
-                    raise
-                failed.append(job.image)
-                warn(f"skipped {error}")
-            advance(1)
-    if args.engine == "inference" and not tester.engine_ran and len(failed) < len(jobs):
-        warn(f"--engine inference: every picture had more than {ENGINE_PIXELS} pixels; the network itself was used")
-    if failed:
-        some = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
-        raise PictureError(f"{len(failed)} of {len(jobs)} pictures were not completed: {some}; the warnings say why")
-    print(f"{len(jobs)} picture{'s' * (len(jobs) != 1)} completed: {jobs[0].output if single else args.output}")
-
-
-def complete_picture(args: argparse.Namespace, tester: Tester, job: Job, mask_path: str) -> None:
-    """One picture from file to file. Raises ImageError, PictureError, OutputError."""
-    protect_originals(job, mask_path)
-    for path in filter(None, (job.output, job.attention)):
-        prepare_folder(os.path.dirname(path) or ".")
-    rgb = decode_image(job.image)
-    picture = fit_to_format(read_picture(job.image, rgb), rgb, job.output)
-    mask_rgb = decode_image(mask_path)
-    hole = read_hole(read_picture(mask_path, mask_rgb), mask_rgb, args.invert_mask)
-    hole = fit_hole(hole, rgb.shape[:2], args.resize_mask, mask_path, job.image)
-    if args.probe and not all(place < side for place, side in zip(args.probe, hole.shape[::-1])):
-        raise PictureError(f"{job.image}: --probe {args.probe} is outside of the picture")
-
-    def remark(text: str) -> None:
-        warn(f"{job.image}: {text}")
-
-    for text in picture_remarks(picture, hole):
-        remark(text)
-    if job.output.lower().endswith(LOSSY):
-        remark("JPEG changes known pixels; .png keeps them")
-    try:
-        done = complete(tester, rgb, hole, args.max_side, remark)
-    except PictureError as error:
-        raise PictureError(f"{job.image}: {error}") from None
-    write_picture(job.output, fill_hole(picture, done.refined, hole))
-    if job.attention:
-        write_image(job.attention, done.attention_picture())
-    if args.probe:
-        cell = done.cell(*args.probe)
-        weights = tester.attention_at(*done.shown, *cell)[0]
-        write_image(probe_path(job.attention), probe_picture(done.small, weights, MULTIPLE, cell))
+    chosen, folder = args.checkpoint, ""
+    if chosen == "latest":
+        folder = run_folder(load_config(args.config, TestConfig, args.overrides))
+        if not (names_run(args) or list_checkpoints(folder)):
+            chosen = "released"  # the line about the weights says so
+    tester = Tester(find_checkpoint(chosen, folder, warn, fall_back=not names_run(args)))
+    set_engine(args, tester, device, pictures=0)
+    inpaint_files(args, tester)
 
 
 def main(argv: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     with friendly_errors(DataError):
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
-        evaluate(args) if args.image is None else complete_pictures(args)
+        evaluate(args) if args.image is None else inpaint(args)
     return 0
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.decode import ImageError, decode_image
-from data.file_list import DataError
+from data.image_io import read_rgb as decode_image
+from utils.cli import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
 # Smooth, so that lossy formats stay close.
@@ -54,9 +54,8 @@ def decode(tmp_path):
 @pytest.fixture
 def refusal(decode):
     def write_and_fail(content, name="image.jpg", **options):
-        with pytest.raises(ImageError) as caught:
+        with pytest.raises(UserError) as caught:
             decode(content, name, **options)
-        assert isinstance(caught.value, DataError)
         assert os.path.basename(caught.value.path) == name
         assert str(caught.value) == f"{caught.value.path}: {caught.value.reason}"
         assert "\n" not in str(caught.value)
@@ -227,7 +226,7 @@ def test_bytes_after_the_end_do_no_harm(decode):
 def test_damaged_png(refusal):
     content = bytearray(encoded(NOISE, "PNG"))
     content[len(content) // 2] ^= 0xFF
-    assert refusal(bytes(content)) == "is damaged"
+    assert refusal(bytes(content)) == "cannot be decoded: is truncated or damaged"
 
 
 def test_files_that_are_no_images(refusal, tmp_path):
@@ -247,7 +246,7 @@ def test_paths_that_are_no_files(tmp_path):
         "pipe.jpg": "is not a regular file",
         "gone.jpg": "cannot be read: No such file or directory",
     }.items():
-        with pytest.raises(ImageError) as caught:
+        with pytest.raises(UserError) as caught:
             decode_image(str(tmp_path / name))
         assert caught.value.reason == reason
 
@@ -276,7 +275,7 @@ def test_file_too_long_for_its_pixels(refusal, tmp_path):
     path = tmp_path / "image.jpg"
     with open(path, "wb") as file:
         file.truncate(2**26 + 81)  # a sparse file
-    with pytest.raises(ImageError, match="has 67108945 bytes, too many for 10 pixels"):
+    with pytest.raises(UserError, match="has 67108945 bytes, too many for 10 pixels"):
         decode_image(str(path), max_pixels=10)
 
 
@@ -287,5 +286,5 @@ def test_same_pixels_as_opencv_on_the_plain_road(decode, tmp_path):
 
 
 def test_error_survives_the_way_between_processes():
-    error = pickle.loads(pickle.dumps(ImageError("a\nb.jpg", "is truncated")))
+    error = pickle.loads(pickle.dumps(UserError("a\nb.jpg", "is truncated")))
     assert (error.path, error.reason, str(error)) == ("a\nb.jpg", "is truncated", "a\\nb.jpg: is truncated")
