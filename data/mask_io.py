@@ -14,7 +14,7 @@ THRESHOLD = 127  # levels above it are the hole
 MOST = 0.5  # of the image; a larger hole is rather a mask the other way round
 DARK, LIGHT = 32, 223  # levels up to the first are black for practical purposes, from the second on white
 MANY_GRAYS = 0.3  # of the pixels between them: rather an image than a mask
-SWAP = "--invert-mask, in an evaluation mask_invert=true, takes black as the hole"
+SWAP = "black holes: --invert-mask, or mask_invert=true in an evaluation"
 
 
 def ignore(text: str) -> None:
@@ -41,8 +41,8 @@ def read_mask(
             the proportions are the same, False: it is refused.
         image: the image that it belongs to.
 
-    Raises UserError(path, reason): what `read_image` refuses, colours that could mean anything, another size, no hole,
-    or nothing but hole.
+    Raises UserError(path, reason): what `read_image` refuses, colours that could mean anything, another size, no
+    hole, or nothing but hole.
     """
     mask = read_image(path)
 
@@ -51,16 +51,16 @@ def read_mask(
 
     if image is not None:
         size = size or image.samples.shape[:2]
-        if looks_like_mask(image.rgb) and not looks_like_mask(mask.rgb) and mask.alpha is None:
-            if _between(cv2.cvtColor(mask.rgb, cv2.COLOR_RGB2GRAY)).mean() > MANY_GRAYS:
-                raise UserError(path, "looks like an image, and the image like a mask: are the two swapped?")
+        gray = cv2.cvtColor(mask.rgb, cv2.COLOR_RGB2GRAY)
+        if mask.alpha is None and _between(gray).mean() > MANY_GRAYS and looks_like_mask(image.rgb):
+            raise UserError(path, "looks like an image, and the image like a mask: are the two swapped?")
     levels = _levels(path, mask, invert, say)
     hole = (levels > THRESHOLD) != invert
     if size is not None and hole.shape != tuple(size):
         hole = _resized(path, hole, tuple(size), stretch, image.orientation if image else 1, say)
     if not hole.any():
-        found = f"its levels are {levels.min()} to {levels.max()}"
-        raise UserError(path, f"has no hole: {found}, and white (above {THRESHOLD}) is the hole; {SWAP}")
+        found = f"{levels.min()} to {levels.max()}" if levels.min() < levels.max() else f"all {levels.min()}"
+        raise UserError(path, f"has no hole: its levels are {found}, and above {THRESHOLD} is the hole; {SWAP}")
     if hole.all():
         raise UserError(path, f"covers the whole image, which leaves nothing known; {SWAP}")
     if hole.mean() > MOST:
@@ -107,7 +107,7 @@ def _levels(path: str, mask: Image, invert: bool, say: Callable[[str], None]) ->
         say(f"its levels are 0 and {found[1]}; {found[1]} is taken as white")
         return np.where(levels > 0, np.uint8(255), np.uint8(0))
     between = _between(levels)
-    if 2 < len(found) <= 8 or between.mean() > MANY_GRAYS or (len(found) == 2 and between.any()):
+    if between.mean() > (0.005 if len(found) <= 8 else MANY_GRAYS):
         some = ", ".join(map(str, found)) if len(found) <= 8 else f"many, {between.mean():.0%} of its pixels grey"
         say(f"its levels are {some}; those above {THRESHOLD} are taken as white. Is it a mask?")
     elif (between & (levels <= THRESHOLD)).sum() > 0.02 * (levels > THRESHOLD).sum():
@@ -119,14 +119,17 @@ def _color_levels(path: str, rgb: np.ndarray, say: Callable[[str], None]) -> np.
     """The gray levels; of black and one colour, how much of that colour."""
     if ((rgb.max(axis=2) - rgb.min(axis=2)) > 48).mean() <= 0.001:
         return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    cells = (rgb >> 5).astype(np.int64) @ (64, 8, 1)  # colours that differ by little, as JPEG makes them, are one
+    cells = (rgb >> 5).astype(np.int64) @ (64, 8, 1)  # colours that differ by little are one
     counts = np.bincount(cells.ravel(), minlength=512)
     common = [cell for cell in np.argsort(-counts, kind="stable") if counts[cell] > 0.005 * cells.size]
     colors = [tuple(int(value) for value in np.median(rgb[cells == cell], axis=0)) for cell in common[:4]]
-    others = [color for color in colors if max(color) > DARK]
-    if len(common) == 2 and len(others) == 1 and counts[common].sum() > 0.9 * cells.size:
-        say(f"its colours are black and {others[0]}; what is not black is taken as white")
-        return np.minimum(rgb.max(axis=2) * 255.0 / max(others[0]), 255).astype(np.uint8)
+    others = [np.array(color, np.float32) for color in colors if max(color) > DARK]
+    if len(others) < len(colors):
+        color = others[0]
+        share = np.minimum(rgb @ color / (color @ color), 1)  # between black and this colour; JPEG and soft edges mix
+        if (np.abs(rgb - share[:, :, None] * color).max(axis=2) > 48).mean() < 0.005:
+            say(f"its colours are black and {tuple(map(int, color))}; what is not black is taken as white")
+            return (share * 255).astype(np.uint8)
     names = ", ".join(map(str, colors)) + ", ..." * (len(common) > len(colors))
     hint = "; are the image and the mask swapped?" if len(common) > 8 else ""
     raise UserError(path, f"has the colours {names}, of which any may be the hole: make it black and white{hint}")

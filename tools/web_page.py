@@ -14,12 +14,12 @@ from typing import Any
 
 import gradio as gr
 import web_steps as steps
+from utils.pictures.files import write_picture
+from utils.pictures.options import LEAST_SIDE
 
 from data.file_list import DataError
 from tester import Tester
 from utils.cli import UserError
-from utils.pictures.files import write_picture
-from utils.pictures.options import LEAST_SIDE
 
 KEPT = 3600  # seconds that uploads and results stay
 NO_PICTURE = "there is no picture yet: upload one or choose a sample"

@@ -14,15 +14,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage
+from utils.pictures import completion
+from utils.pictures.files import fill_hole, fit_to_format
+from utils.pictures.holes import THRESHOLD, fit_hole, picture_remarks, read_hole
+from utils.pictures.reading import Picture, PictureError, read_picture
 
 from data.decode import decode_image
 from tester import Tester
 from utils.cli import one_line
 from utils.evaluation.report import portable_path
-from utils.pictures import completion
-from utils.pictures.files import fill_hole, fit_to_format
-from utils.pictures.holes import THRESHOLD, fit_hole, picture_remarks, read_hole
-from utils.pictures.reading import Picture, PictureError, read_picture
 
 MEGABYTE = 2**20
 MAX_PIXELS = 2**24  # of a picture or a mask: 4096 x 4096

@@ -47,7 +47,8 @@ def attention_view(
     for window, offsets in zip(windows, moved):
         top, left, bottom, right = window.box
         area = _magnified(offsets_to_color(offsets, longest), cell, window.size)
-        colors[top:bottom, left:right] = cv2.resize(area, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+        shape = (right - left, bottom - top)
+        colors[top:bottom, left:right] = cv2.resize(area, shape, interpolation=cv2.INTER_NEAREST)
     factor = _factor(size)
     colors = np.ascontiguousarray(colors.repeat(factor, 0).repeat(factor, 1))
     if hole is not None:
@@ -88,13 +89,14 @@ def legend_image(longest: float) -> np.ndarray:
 
 
 def attention_at(tester: Any, windows: Sequence[Window], place: tuple[int, int]) -> np.ndarray:
-    """What the place (x, y) of the image copied, as `weights_view` shows it. UserError: no window covers the place."""
+    """What the place (x, y) of the image copied, as `weights_view` shows it. UserError: it is in no window."""
     x, y = place
     for (top, left, bottom, right), (height, width), _, seen, refined in reversed(windows):
         if top <= y < bottom and left <= x < right:
             row = int((y - top) * (height / (bottom - top))) // CELL
             column = int((x - left) * (width / (right - left))) // CELL
-            return weights_view(refined, tester.attention_at(*seen, row, column)[0], CELL, (row, column))
+            weights = tester.attention_at(*seen, row, column)[0]
+            return weights_view(refined, weights, CELL, (row, column))
     raise UserError(f"--attention-at {x},{y} lies in no window around a hole; --window none shows the whole image")
 
 

@@ -61,8 +61,8 @@ def plan_jobs(image: str, mask: str, output: str, attention: str | None) -> list
     if by_name:  # one folder for both
         masks = [path for path in masks if MASK_NAME.fullmatch(_stem(os.path.basename(path)))]
         if not masks:
-            raise UserError(f"--mask {mask} is where the images are, and none of its files is named as a mask "
-                            "(x_mask.png for x.png); name masks so, or keep them in a folder of their own")  # fmt: skip
+            reason = "is where the images are, and none of its files is named as a mask (x_mask.png for x.png)"
+            raise UserError(f"--mask {mask} {reason}; name masks so, or keep them in a folder of their own")
     if many:
         images = _without_masks(images, masks)
     if not images:
@@ -100,7 +100,8 @@ def _without_masks(images: Sequence[str], masks: Sequence[str]) -> list[str]:
     real = {os.path.realpath(path) for path in masks}
     stems = {_stem(path) for path in images}
     rest = [path for path in images if os.path.realpath(path) not in real]
-    kept = [path for path in rest if _stem(path).removesuffix(OUTPUT) + INPUT not in stems or _stem(path).endswith(INPUT)]
+    made = {stem.removesuffix(INPUT) + OUTPUT for stem in stems if stem.endswith(INPUT)}
+    kept = [path for path in rest if _stem(path) not in made]
     for what, count in (("masks", len(images) - len(rest)), (f"results (x{OUTPUT})", len(rest) - len(kept))):
         if count:
             warn(f"{count} of {len(images)} images are {what} and are not inpainted")

@@ -191,7 +191,7 @@ PLACES = ("a/abbey/00000001.jpg", "b/beach/00000001.jpg", "a/abbey/00000002.jpg"
 
 
 @pytest.mark.parametrize(("lines", "said"), [
-    ([f"/{path} {k}" for k, path in enumerate(PLACES)], "without their last column, below data_root without the leading"),
+    ([f"/{path} {k}" for k, path in enumerate(PLACES)], "last column, below data_root without the leading slash"),
     ([f"/{path}" for path in PLACES], "below data_root without the leading slash"),
     ([f"{path}\t{k}" for k, path in enumerate(PLACES)], "without their last column"),
     (["path,label", *(f"{path},0" for path in PLACES)], "by the first column of CSV, without the first one"),

@@ -226,7 +226,7 @@ def test_bytes_after_the_end_do_no_harm(decode):
 def test_damaged_png(refusal):
     content = bytearray(encoded(NOISE, "PNG"))
     content[len(content) // 2] ^= 0xFF
-    assert refusal(bytes(content)) == "cannot be decoded: is truncated or damaged"
+    assert refusal(bytes(content)) == "is damaged"
 
 
 def test_files_that_are_no_images(refusal, tmp_path):

@@ -10,11 +10,11 @@ from types import ModuleType, SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from utils.pictures.files import write_picture
+from utils.pictures.reading import PictureError
 
 import tester
 from tests import tiny_checkpoint
-from utils.pictures.files import write_picture
-from utils.pictures.reading import PictureError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
