@@ -108,7 +108,7 @@ def test_jpeg_seams_are_no_levels_and_colours_stay_colours(tmp_path: Path) -> No
     np.testing.assert_array_equal(found, big)
     red = (big[:, :, None] * np.array([255, 0, 0])).astype(np.uint8)
     found, texts = read(save(tmp_path / "red.jpg", red, quality=75))
-    assert len(texts) == 1 and (found != big).mean() < 0.01
+    assert "its colours are black and (254, 0, 0)" in texts[0] and (found != big).mean() < 0.01
 
 
 def test_soft_edges_many_grays_and_labels_are_said(tmp_path: Path) -> None:
