@@ -27,7 +27,7 @@ import paddle
 import skimage
 
 from data.eval_set import EvalSet, MaskFiles, RandomMasks, masks_by_name, masks_in_order, without_masks
-from data.file_list import DataError, read_file_list
+from data.file_list import read_file_list
 from tester import CHECKPOINT, RELEASED, Tester, resolve_checkpoint
 from utils.config import MASK_PROTOCOLS, TestConfig, load_config, run_folder
 from utils.device import set_device
@@ -105,9 +105,9 @@ def load_tester(args: argparse.Namespace, config: TestConfig | None) -> Tester:
 def read_val_list(config: TestConfig) -> list[str]:
     try:
         paths = read_file_list(config.val_data_path, config.data_root)
-    except DataError as error:
+    except UserError as error:
         missing = not os.path.exists(os.path.expanduser(config.val_data_path))
-        raise DataError(f"val_data_path: {error}{HOW_TO_LIST if missing else ''}") from None
+        raise UserError(f"val_data_path: {error}{HOW_TO_LIST if missing else ''}") from None
     images = without_masks(paths) if config.protocol == "mask_dir" else paths
     if len(images) < len(paths):
         warn(f"{len(paths) - len(images)} of {len(paths)} files are masks of others by their names and left out")
@@ -191,7 +191,7 @@ def evaluate(args: argparse.Namespace) -> None:
                 shown.append((sample, results))
             advance(1)
         if not scores:
-            raise DataError(f"none of the {len(dataset.paths)} images can be used, e.g. {dataset.skipped[0]}")
+            raise UserError(f"none of the {len(dataset.paths)} images can be used, e.g. {dataset.skipped[0]}")
         # Inpainted once more for the few that are shown, since nobody can know before which they will be.
         extremes = best_median_worst(scores, EXTREMES)
         again = [dataset.load(row.image_index, row.hole_index) for _, row in extremes]
@@ -211,7 +211,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     with contextlib.suppress(AttributeError):  # a notebook's stdout has no such method
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-    with friendly_errors(DataError):
+    with friendly_errors():
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
         if args.image is None:
             evaluate(args)

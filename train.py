@@ -8,6 +8,7 @@ import os
 import sys
 from collections import namedtuple
 
+from data.image_io import read_rgb  # noqa: E402
 from utils.cli import UserError, friendly_errors, prepare_paddle
 
 with friendly_errors():
@@ -17,8 +18,7 @@ import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
 from data.dataset import PhotoDataset, center_crop  # noqa: E402
-from data.decode import ImageError, decode_image  # noqa: E402
-from data.file_list import DataError, read_file_list  # noqa: E402
+from data.file_list import read_file_list  # noqa: E402
 from data.loader import TrainLoader  # noqa: E402
 from data.masks import TrainingHoles  # noqa: E402
 from models.layer_costs import network_costs, training_cost  # noqa: E402
@@ -158,7 +158,7 @@ def build_trainer(config: TrainConfig, ranks: Ranks) -> Trainer:
 def read_lists(config: TrainConfig) -> Lists:
     try:
         paths = read_file_list(config.train_data_path, config.data_root)
-    except DataError:
+    except UserError:
         if not os.path.exists(config.train_data_path):
             print(NO_IMAGES, file=sys.stderr)
         raise
@@ -183,8 +183,8 @@ def fixed_images(config: TrainConfig, lists: Lists, count: int) -> tuple[list[np
     for path in lists.watched:
         if len(images) == count:
             break
-        with contextlib.suppress(ImageError):  # evaluation and training name bad files; here the next one does
-            images.append(center_crop(decode_image(path), *config.image_shape[:2]))
+        with contextlib.suppress(UserError):  # evaluation and training name bad files; here the next one does
+            images.append(center_crop(read_rgb(path), *config.image_shape[:2]))
     return images, lists.holes.fixed(len(images), np.random.default_rng([config.seed, PREVIEW_STREAM]))
 
 
@@ -201,7 +201,7 @@ def show_dry_run(config: TrainConfig, lists: Lists, device: str) -> None:
 
 
 def main(argv=None) -> int:
-    with friendly_errors(DataError, NonFiniteError), contextlib.ExitStack() as closing:
+    with friendly_errors(NonFiniteError), contextlib.ExitStack() as closing:
         args = parse_arguments(argv)
         config = load_config(args.config, TrainConfig, args.overrides)
         lists = read_lists(config)

@@ -7,10 +7,10 @@ from collections.abc import Container, Iterator, Sequence
 import cv2
 import numpy as np
 
-from data.decode import MAX_PIXELS, ImageError, decode_image
-from data.file_list import DataError
+from data.image_io import MAX_PIXELS, read_rgb
+from utils.cli import UserError
 
-__all__ = ["ImageError", "PhotoDataset", "center_crop", "decode_image"]
+__all__ = ["UserError", "PhotoDataset", "center_crop", "read_rgb"]
 
 MAX_ATTEMPTS = 20
 # Second word of each seed: the streams for different purposes never meet.
@@ -42,12 +42,12 @@ class PhotoDataset:
         cache_mb: float = 0,
     ):
         if not len(paths):
-            raise DataError("there are no images to load; the list of paths is empty")
+            raise UserError("there are no images to load; the list of paths is empty")
         lowest, highest = scale_range
         if not 0 < lowest <= highest < float("inf"):
-            raise DataError(f"scale_range {lowest}..{highest} is not a range of positive factors")
+            raise UserError(f"scale_range {lowest}..{highest} is not a range of positive factors")
         if not random_crop and (lowest, highest) != (1.0, 1.0):
-            raise DataError("scale_range has no effect without random_crop; set random_crop to true")
+            raise UserError("scale_range has no effect without random_crop; set random_crop to true")
         self.paths = paths
         self.image_size = int(image_size[0]), int(image_size[1])
         self.seed = seed
@@ -66,7 +66,7 @@ class PhotoDataset:
         """Sample `number` >= 0 -> (uint8 [H,W,3] RGB, [(path, reason) of files that failed on the way]).
 
         A file that fails is replaced by another one, chosen by (seed, number, attempt).
-        Raises DataError: MAX_ATTEMPTS files in a row failed.
+        Raises UserError: MAX_ATTEMPTS files in a row failed.
         """
         bad = []
         for index in self._candidates(number):
@@ -74,10 +74,10 @@ class PhotoDataset:
             rng = np.random.default_rng([self.seed, CROP_STREAM, number])
             try:
                 return self._sample(index, rng), bad
-            except ImageError as error:
+            except UserError as error:
                 bad.append((error.path, error.reason))
         path, reason = bad[0]
-        raise DataError(f"{MAX_ATTEMPTS} images in a row cannot be used, e.g. {ImageError(path, reason)}; "
+        raise UserError(f"{MAX_ATTEMPTS} images in a row cannot be used, e.g. {UserError(path, reason)}; "
                         "check the list and the disk")
 
     def source_path(self, number: int, unusable: Container[str] = ()) -> str:
@@ -102,7 +102,7 @@ class PhotoDataset:
     def _image(self, index: int) -> np.ndarray:
         image = self._cache.get(index)
         if image is None:
-            image = decode_image(self.paths[index])
+            image = read_rgb(self.paths[index])
             # Nothing is thrown out again: under random visits an older image is worth as much as a newer one.
             if image.nbytes <= self._cache_left:
                 self._cache[index] = image
@@ -131,7 +131,7 @@ class PhotoDataset:
 def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """The middle of an image for evaluation -> uint8 [height,width,3]; too small images are first upscaled.
 
-    Raises DataError: the image is so long and narrow that upscaling it would take gigabytes.
+    Raises UserError: the image is so long and narrow that upscaling it would take gigabytes.
     """
     image = _resize_for_crop(image, height, width, 1.0, "the image")
     top = (image.shape[0] - height) // 2
@@ -147,7 +147,7 @@ def _resize_for_crop(image: np.ndarray, height: int, width: int, factor: float, 
     new_height = max(height, round(image.shape[0] * factor))
     new_width = max(width, round(image.shape[1] * factor))
     if new_height * new_width > MAX_PIXELS:
-        raise ImageError(path, f"has {image.shape[1]}x{image.shape[0]} pixels, too long and narrow "
+        raise UserError(path, f"has {image.shape[1]}x{image.shape[0]} pixels, too long and narrow "
                                f"for a crop of {width}x{height}")
     return resize(image, new_height, new_width)
 

@@ -9,19 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from data.dataset import center_crop, resize
-from data.decode import ImageError, decode_image
-from data.file_list import DataError, one_line, read_file_list
+from data.file_list import one_line, read_file_list
+from data.image_io import read_rgb
+from data.mask_io import read_mask
 from data.masks import STYLES, boxes_to_mask, center_box, freeform_mask, random_box, shrink_box
+from utils.cli import UserError
 
 # Second word of the seeds drawn here; training uses others, below 20.
 STREAMS = {"random_box": 20, **{name: 21 + i for i, name in enumerate(STYLES)}}
 MASK_STEM = re.compile(r"(.+)_mask\d*")  # x_mask, x_mask001: masks of x, of x_input, in the manner of others' sets
-MOST = 0.5  # a saved mask with a larger hole may have hole and known swapped
 SHOWN_MISSING = 3
 
 
@@ -58,7 +57,7 @@ class EvalSet:
         self.holes, self.masks_per_image = holes, masks_per_image
         self.size, self.crop = size, crop
         self.warn = warn
-        self.skipped: list[DataError] = []
+        self.skipped: list[UserError] = []
 
     def __len__(self) -> int:
         """Samples, if no image is skipped."""
@@ -70,25 +69,25 @@ class EvalSet:
             try:
                 target = self._target(index)
                 samples = [self._sample(index, hole, target) for hole in range(self.masks_per_image)]
-            except DataError as error:
+            except UserError as error:
                 self.warn(f"skipped {error}")
                 self.skipped.append(error)
                 continue
             yield from samples
 
     def load(self, image_index: int, hole_index: int) -> Sample:
-        """One sample. Raises DataError if the image or its mask cannot be used."""
+        """One sample. Raises UserError if the image or its mask cannot be used."""
         return self._sample(image_index, hole_index, self._target(image_index))
 
     def _sample(self, index: int, hole_index: int, target: np.ndarray) -> Sample:
         return Sample(index, self.names[index], hole_index, target, *self.holes.hole(index, hole_index))
 
     def _target(self, index: int) -> np.ndarray:
-        image = decode_image(self.paths[index])
+        image = read_rgb(self.paths[index])
         try:
             return crop_image(image, self.size, self.crop)
-        except ImageError as error:
-            raise ImageError(self.paths[index], error.reason) from None  # there it has no name
+        except UserError as error:
+            raise UserError(self.paths[index], error.reason) from None  # there it has no name
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class MaskFiles:
     """Masks from files: paths[image_index][hole_index], each read when it is asked for.
 
     size: (height, width); masks of the same aspect ratio are resized to it (nearest). invert: black is the hole.
-    warn: called once, for the first mask whose hole is most of the image.
+    warn: called once, for the first unusual mask.
     """
 
     def __init__(
@@ -135,39 +134,15 @@ class MaskFiles:
     def hole(self, image_index: int, hole_index: int) -> tuple[np.ndarray, str]:
         """uint8 [H, W], 1 = hole, and the file's name.
 
-        Raises ImageError: the file is no image, has another aspect ratio, no hole, or nothing but a hole.
+        Raises UserError, as `read_mask` does.
         """
         path = self.paths[image_index][hole_index]
-        mask = read_mask(path, invert=self.invert, warn=self.warn)
-        height, width = self.size
-        if mask.shape[0] * width != mask.shape[1] * height:
-            size = f"{mask.shape[0]}x{mask.shape[1]}"
-            raise ImageError(path, f"is a mask of {size}, which does not fit {height}x{width} images")
-        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-        swap = "mask_invert=false" if self.invert else "mask_invert=true"
-        if not mask.any():
-            raise ImageError(path, f"is a mask without a hole ({swap} swaps hole and known)")
-        if mask.all():
-            raise ImageError(path, f"is a mask whose hole is the whole image ({swap} swaps hole and known)")
-        if mask.mean() > MOST and not self._warned:
+        return read_mask(path, self.size, self.invert, self._warn_once), os.path.basename(path)
+
+    def _warn_once(self, text: str) -> None:
+        if not self._warned:
             self._warned = True
-            self.warn(f"{one_line(path)}: its hole is {mask.mean():.0%} of the image; if hole and known are swapped "
-                      f"in this set, add {swap}")
-        return mask, os.path.basename(path)
-
-
-def read_mask(
-    path: str,
-    size: Sequence[int] | None = None,
-    invert: bool = False,
-    warn: Callable[[str], None] | None = None,
-) -> np.ndarray:
-    """A mask's file -> uint8 [H, W], 1 = hole: white, or what is opaque where some of it is transparent."""
-    levels = cv2.cvtColor(decode_image(path), cv2.COLOR_RGB2GRAY)
-    with Image.open(path) as file:
-        alpha = np.asarray(ImageOps.exif_transpose(file).convert("RGBA"))[..., 3]
-    levels = alpha if (alpha <= 127).any() else levels
-    return ((levels > 127) != invert).astype(np.uint8)
+            self.warn(f"{text} (nothing more is said of this set's masks)")
 
 
 def mask_checksum(mask: np.ndarray) -> str:
@@ -179,12 +154,12 @@ def masks_in_order(source: str, images: int, masks_per_image: int) -> list[list[
     """Masks of a text list, folder or glob, in its order: masks_per_image for each image.
 
     A text list may name a mask several times. More masks than needed are left over.
-    Raises DataError: there are too few, or the list cannot be used.
+    Raises UserError: there are too few, or the list cannot be used.
     """
     paths = read_file_list(source, keep_repeats=True)
     needed = images * masks_per_image
     if len(paths) < needed:
-        raise DataError(
+        raise UserError(
             f"mask_path: {one_line(source)} has {len(paths)} masks, but {images} images with {masks_per_image} "
             f"hole{'s' * (masks_per_image != 1)} each need {needed}: add masks, or evaluate fewer with --count"
         )
@@ -199,10 +174,10 @@ def masks_by_name(
     Hole 0 of `a/x.jpg` is `a/x.png` or `a/x_0.png`; hole 1, `a/x_1.png`, and so on. Where they are missing, the
     masks `a/x_mask.png`, `a/x_mask001.png`, ... of `a/x.jpg` or `a/x_input.jpg` in their order. The folder may be
     that of the images: an image is never its own mask.
-    Raises DataError: masks are missing, or the folder cannot be used.
+    Raises UserError: masks are missing, or the folder cannot be used.
     """
     if not os.path.isdir(folder):
-        raise DataError(f"mask_path: the folder of masks {one_line(folder)} does not exist")
+        raise UserError(f"mask_path: the folder of masks {one_line(folder)} does not exist")
     images = {os.path.realpath(path) for path in paths}
     by_stem: dict[str, str] = {}
     of_image: dict[str, list[str]] = {}
@@ -224,7 +199,7 @@ def masks_by_name(
     if missing:
         total = len(names) * masks_per_image
         examples = ", ".join(f"{one_line(stem)}.png" for stem in missing[:SHOWN_MISSING])
-        raise DataError(
+        raise UserError(
             f"mask_path: {len(missing)} of {total} masks are not in {one_line(folder)}, e.g. {examples}: a mask has "
             "its image's name (x.png for x.jpg) or x_mask.png; for masks with other names use protocol=mask_list"
         )
@@ -248,7 +223,7 @@ def crop_image(image: np.ndarray, image_size: Sequence[int], crop: str | Sequenc
     crop: "center": the middle, at full resolution. "fit": shrunk until it just covers image_size, then the
         middle. "stretch": the whole, resized without keeping its aspect ratio. (height, width): the middle of
         this many pixels, resized. What is too small is enlarged (bilinear); what is shrunk is averaged.
-    Raises DataError: the image is too long and narrow.
+    Raises UserError: the image is too long and narrow.
     """
     height, width = image_size
     if crop == "stretch":

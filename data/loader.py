@@ -17,9 +17,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.dataset import ImageError, PhotoDataset
-from data.file_list import DataError
+from data.dataset import PhotoDataset
 from data.masks import TrainingHoles
+from utils.cli import UserError
 
 BOX_STREAM, HOLE_STREAM = 3, 4  # second word of the seed; the data set uses 0..2
 WORKER_ENDED = ("a data worker ended unexpectedly (killed, or out of memory?); "
@@ -74,7 +74,7 @@ class TrainLoader:
     waited: seconds spent in next() so far.
     position: number of the next batch, which is how many were handed out since batch 0.
     bad_images: path -> reason of each file that could not be used so far.
-    Raises DataError from the constructor (the box does not fit) and from next().
+    Raises UserError from the constructor (the box does not fit) and from next().
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TrainLoader:
         ranks: int = 1,
     ):
         if batch_size % ranks:
-            raise DataError(f"batch_size {batch_size} cannot be shared evenly by {ranks} ranks; "
+            raise UserError(f"batch_size {batch_size} cannot be shared evenly by {ranks} ranks; "
                             f"make it a multiple of {ranks}")
         self.position = start
         self.bad_images: dict[str, str] = {}
@@ -130,7 +130,7 @@ class TrainLoader:
 
     def __next__(self) -> Batch:
         if self._closed:
-            raise DataError("the loader is closed; no more batches can be read")
+            raise UserError("the loader is closed; no more batches can be read")
         started = time.perf_counter()
         height, width = self._dataset.image_size
         image = np.empty((self._share, 3, height, width), np.float32)
@@ -144,7 +144,7 @@ class TrainLoader:
                 drawn.append(sample.hole)
             image -= 1.0
             boxes, masks, distances = zip(*(drawn if self._hole_a_sample else self._draw_holes(self.position)))
-        except DataError:
+        except UserError:
             self.close()
             raise
         self.position += 1
@@ -190,7 +190,7 @@ class TrainLoader:
         try:
             self._pending.append(self._executor.submit(_load_in_worker, number))
         except BrokenProcessPool:
-            raise DataError(WORKER_ENDED) from None
+            raise UserError(WORKER_ENDED) from None
         self._submitted += 1
 
     def _sample(self, number: int) -> Sample:
@@ -199,7 +199,7 @@ class TrainLoader:
         try:
             sample = self._pending.popleft().result()
         except BrokenProcessPool:
-            raise DataError(WORKER_ENDED) from None
+            raise UserError(WORKER_ENDED) from None
         self._submit()
         return sample
 
@@ -208,10 +208,10 @@ class TrainLoader:
             if path in self.bad_images:
                 continue
             self.bad_images[path] = reason
-            self._warn(f"{ImageError(path, reason)}; another one takes its place")
+            self._warn(f"{UserError(path, reason)}; another one takes its place")
             if len(self.bad_images) > self._max_bad_images:
-                first = "; ".join(str(ImageError(*item)) for item in list(self.bad_images.items())[:3])
-                raise DataError(f"{len(self.bad_images)} images cannot be used, more than max_bad_images "
+                first = "; ".join(str(UserError(*item)) for item in list(self.bad_images.items())[:3])
+                raise UserError(f"{len(self.bad_images)} images cannot be used, more than max_bad_images "
                                 f"({self._max_bad_images}) allows, e.g. {first}")
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.decode import ImageError, decode_image
-from data.file_list import DataError, read_file_list
+from data.file_list import read_file_list
+from data.image_io import read_rgb
+from utils.cli import UserError
 
 Box = tuple[int, int, int, int]
 
@@ -51,12 +52,12 @@ def random_box(
     image_size, box_size: (height, width). margin: pixels kept free at (top and bottom, left and right).
     top lies in [margin, H - margin - h), so a box never touches the bottom margin, unless box and margins
     fill the image exactly, which leaves one place. The same for left.
-    Raises DataError: the box and its margins do not fit the image.
+    Raises UserError: the box and its margins do not fit the image.
     """
     starts = []
     for whole, part, edge, name in zip(image_size, box_size, margin, ("height", "width")):
         if part < 1 or edge < 0 or part + 2 * edge > whole:
-            raise DataError(f"a box of {name} {part} with a margin of {edge} on both sides "
+            raise UserError(f"a box of {name} {part} with a margin of {edge} on both sides "
                             f"does not fit an image of {name} {whole}")
         last = whole - edge - part
         starts.append(int(rng.integers(edge, last)) if last > edge else edge)
@@ -66,11 +67,11 @@ def random_box(
 def center_box(image_size: Sequence[int], box_size: Sequence[int]) -> Box:
     """The box in the middle of the image, the odd pixel below and to the right.
 
-    Raises DataError: the box does not fit the image.
+    Raises UserError: the box does not fit the image.
     """
     (height, width), (box_height, box_width) = image_size, box_size
     if not (1 <= box_height <= height and 1 <= box_width <= width):
-        raise DataError(f"a box of {box_height}x{box_width} does not fit an image of {height}x{width}")
+        raise UserError(f"a box of {box_height}x{box_width} does not fit an image of {height}x{width}")
     return (height - box_height) // 2, (width - box_width) // 2, int(box_height), int(box_width)
 
 
@@ -79,12 +80,12 @@ def shrink_box(box: Sequence[int], max_delta: Sequence[int], rng: np.random.Gene
 
     The same number of rows, uniform in 0..max_delta[0] // 2 (both included), goes at the top and at the
     bottom, and in the same way columns, by max_delta[1], at the left and at the right.
-    Raises DataError: nothing might be left of the box.
+    Raises UserError: nothing might be left of the box.
     """
     top, left, height, width = (int(side) for side in box)
     most_rows, most_columns = max_delta[0] // 2, max_delta[1] // 2
     if min(max_delta) < 0 or 2 * most_rows >= height or 2 * most_columns >= width:
-        raise DataError(f"a box of {height}x{width} cannot shrink by max_delta {max_delta[0]}x{max_delta[1]}")
+        raise UserError(f"a box of {height}x{width} cannot shrink by max_delta {max_delta[0]}x{max_delta[1]}")
     rows = int(rng.integers(0, most_rows + 1))
     columns = int(rng.integers(0, most_columns + 1))
     return top + rows, left + columns, height - 2 * rows, width - 2 * columns
@@ -93,14 +94,14 @@ def shrink_box(box: Sequence[int], max_delta: Sequence[int], rng: np.random.Gene
 def boxes_to_mask(boxes: Sequence[Sequence[int]], image_size: Sequence[int]) -> np.ndarray:
     """boxes [M,4] -> float32 mask [M,1,H,W], 1 in the box and 0 elsewhere.
 
-    Raises DataError: a box reaches beyond the image.
+    Raises UserError: a box reaches beyond the image.
     """
     height, width = image_size
     mask = np.zeros((len(boxes), 1, height, width), np.float32)
     for plane, box in zip(mask[:, 0], boxes):
         top, left, rows, columns = (int(side) for side in box)
         if min(top, left, rows, columns) < 0 or top + rows > height or left + columns > width:
-            raise DataError(f"the box {(top, left, rows, columns)} leaves an image of {height}x{width}")
+            raise UserError(f"the box {(top, left, rows, columns)} leaves an image of {height}x{width}")
         plane[top : top + rows, left : left + columns] = 1.0
     return mask
 
@@ -218,7 +219,7 @@ class TrainingHoles:
     image_size, box_size, margin, max_delta: (height, width); see `random_box` and `shrink_box`.
 
     bad: [(path, reason)] of masks that could not be used and were replaced, for the loader to report and empty.
-    Raises DataError: the box does not fit the image, or the list cannot be used.
+    Raises UserError: the box does not fit the image, or the list cannot be used.
     """
 
     def __init__(
@@ -250,7 +251,7 @@ class TrainingHoles:
         mask = np.zeros(self.image_size, np.uint8)
         mask[top : top + height, left : left + width] = self._from_list(rng) if self._paths else self._freeform(rng)
         if mask.all():
-            raise DataError("a hole covers the whole image: nothing is known to inpaint it from")
+            raise UserError("a hole covers the whole image: nothing is known to inpaint it from")
         return tuple(box), mask, known_distance(mask, box)
 
     def take_bad(self) -> list[tuple[str, str]]:
@@ -284,7 +285,7 @@ class TrainingHoles:
             mask = self._read(int(rng.integers(len(self._paths))))
             if mask is not None:
                 return self._fit(mask, rng)
-        raise DataError(f"hole: 20 masks in a row of {self.kind} cannot be used, e.g. {ImageError(*self.bad[0])}")
+        raise UserError(f"hole: 20 masks in a row of {self.kind} cannot be used, e.g. {UserError(*self.bad[0])}")
 
     def _fit(self, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A mask cut or placed to fit the box, at random; uint8 [h, w], never empty."""
@@ -307,12 +308,12 @@ class TrainingHoles:
         """A mask of the list cut to its hole, uint8; None where it cannot be used."""
         if index not in self._masks:
             try:
-                mask = np.uint8(decode_image(self._paths[index]).max(axis=2) > 127)
+                mask = np.uint8(read_rgb(self._paths[index]).max(axis=2) > 127)
                 rows, columns = np.nonzero(mask)
                 if not len(rows):
-                    raise ImageError(self._paths[index], "is a mask without a hole: no pixel is white")
+                    raise UserError(self._paths[index], "is a mask without a hole: no pixel is white")
                 self._masks[index] = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-            except ImageError as error:
+            except UserError as error:
                 self.bad.append((error.path, error.reason))
                 self._masks[index] = None
         return self._masks[index]

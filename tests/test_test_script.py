@@ -19,7 +19,7 @@ from skimage.metrics import structural_similarity
 
 import tester
 from data.dataset import center_crop
-from data.decode import decode_image
+from data.image_io import read_rgb
 from tests import tiny_checkpoint
 from utils.evaluation.baselines import fill_telea
 
@@ -176,7 +176,7 @@ def test_figures_are_those_of_the_saved_images(place: Path, results: Path) -> No
             cv2.cvtColor(cv2.imread(str(results / folder / path.name)), cv2.COLOR_BGR2RGB)
             for folder in ("images", "originals", "masks")
         )
-        truth = center_crop(decode_image(str(place / "photos" / name)), 32, 40)
+        truth = center_crop(read_rgb(str(place / "photos" / name)), 32, 40)
         known = np.ones((32, 40), bool)
         known[8:24, 10:30] = False
         np.testing.assert_array_equal(original, truth)
@@ -340,7 +340,7 @@ def test_the_crop_is_chosen_and_stated(script, place: Path, tmp_path: Path) -> N
         ("[40,50]", "the middle 40x50 of the image, resized"),
     ):
         rows = evaluate(script, place, tmp_path, f"eval_crop={crop}", "--count", "1", "--save-images")
-        photo = decode_image(str(place / "photos/photo 0.png"))  # 50 rows, 60 columns
+        photo = read_rgb(str(place / "photos/photo 0.png"))  # 50 rows, 60 columns
         photo = {"fit": photo, "stretch": photo, "[40,50]": photo[5:45, 5:55]}[crop]
         size = (40, 33) if crop == "fit" else (40, 32)
         expected = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)[:32]

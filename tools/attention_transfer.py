@@ -1,10 +1,11 @@
-"""Rebuilds picture A from the patches of picture B: the contextual attention by itself, on plain RGB.
+"""Rebuilds image A from the patches of image B: the contextual attention by itself, on plain RGB.
 
-    python tools/attention_transfer.py A.jpg B.jpg --output OUT.png [--attention COLOURS.png] [--scale 0.5]
+    python tools/attention_transfer.py A.jpg B.jpg --output OUT.png [--save-attention COLOURS.png] [--scale 0.5]
 
 As in the authors' demonstration (TF1 `test_contextual_attention`): no network and no mask, colours as levels 0 to
 255, no fusion, and B at half its size, bicubic. The levels make the softmax sharp, so that nearly every patch of A
-becomes one patch of B. --attention writes where each patch came from, as colours: the place in B less the place in A.
+becomes one patch of B. --save-attention writes where each patch came from, as colours: the place in B minus the
+place in A.
 Time grows with the pixels of A times those of B: 512x512 by 256x256 take seconds; --max-side shrinks both.
 """
 
@@ -26,22 +27,20 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 
-from data.decode import decode_image  # noqa: E402
-from data.file_list import DataError  # noqa: E402
+from data.image_io import read_rgb, write_image  # noqa: E402
 from models.contextual_attention import ContextualAttention  # noqa: E402
-from utils.pictures.attention_view import attention_picture  # noqa: E402
-from utils.visualization import write_image  # noqa: E402
+from utils.attention_view import Window, attention_view  # noqa: E402
 
 CELL = 2  # the attention halves what it compares: one offset for 2x2 pixels
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Rebuilds picture A from the patches of picture B.")
-    parser.add_argument("picture_a", metavar="A", help="what is rebuilt")
-    parser.add_argument("picture_b", metavar="B", help="what its patches are taken from")
-    parser.add_argument("--output", required=True, metavar="PATH", help="the rebuilt picture")
-    parser.add_argument("--attention", metavar="PATH", help="where every patch came from, as colours")
-    parser.add_argument("--scale", type=float, default=0.5, help="of B, bicubic; as there 0.5 (default: %(default)s)")
+    parser = argparse.ArgumentParser(description="Rebuilds image A from the patches of image B.")
+    parser.add_argument("image_a", metavar="A", help="what is rebuilt")
+    parser.add_argument("image_b", metavar="B", help="what its patches are taken from")
+    parser.add_argument("--output", required=True, metavar="PATH", help="the rebuilt image")
+    parser.add_argument("--save-attention", metavar="PATH", help="where every patch came from, as colours")
+    parser.add_argument("--scale", type=float, default=0.5, help="bicubic scale of B (default: %(default)s)")
     parser.add_argument("--max-side", type=int, metavar="N", help="first shrink both to N pixels, by area")
     parser.add_argument("--fuse", action="store_true", help="let neighbours that move together reinforce each other")
     args = parser.parse_args(argv)
@@ -54,7 +53,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def load(path: str, max_side: int | None, scale: float = 1.0) -> np.ndarray:
     """uint8 [H, W, 3], at most `max_side` a side, then scaled."""
-    image = decode_image(path)
+    image = read_rgb(path)
     longer = max(image.shape[:2])
     if max_side is not None and longer > max_side:
         image = resized(image, max_side / longer, cv2.INTER_AREA)
@@ -86,14 +85,15 @@ def even_levels(image: np.ndarray):
 
 
 def main(argv: list[str] | None = None) -> int:
-    with friendly_errors(DataError):
+    with friendly_errors():
         args = parse_arguments(argv)
-        target = load(args.picture_a, args.max_side)
-        source = load(args.picture_b, args.max_side, args.scale)
+        target = load(args.image_a, args.max_side)
+        source = load(args.image_b, args.max_side, args.scale)
         result, offsets = rebuild(target, source, args.fuse)
         write_image(args.output, result)
-        if args.attention:
-            write_image(args.attention, attention_picture(offsets, result.shape[:2], CELL, None))
+        if args.save_attention:
+            size = result.shape[:2]
+            write_image(args.save_attention, attention_view([Window((0, 0, *size), size, offsets)], size, cell=CELL))
         difference = np.abs(result.astype(int) - target).mean()
         height, width = source.shape[:2]
         print(f"{args.output}: rebuilt from {width}x{height} pixels, {difference:.1f} levels from A on average")

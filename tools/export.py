@@ -50,9 +50,8 @@ from models.export import (  # noqa: E402
 )
 from tester import Tester, find_checkpoint  # noqa: E402
 from utils.checkpoint import list_checkpoints, load_checkpoint  # noqa: E402
-from utils.evaluation.report import prepare_folder  # noqa: E402
+from utils.paths import prepare_folder  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
-from utils.visualization import OutputError  # noqa: E402
 
 NAME = "completion"
 ABOUT = "about.json"
@@ -228,7 +227,7 @@ def build(tester: Tester, folder: str, formats: tuple[str, ...]) -> None:
 def publish(folder: str, output: str) -> list[str]:
     """Moves what `build` made to its place and removes the rest of an earlier export; returns the paths.
 
-    about.json goes first and comes last: a folder without it is not complete. Raises OutputError.
+    about.json goes first and comes last: a folder without it is not complete. Raises UserError.
     """
     made = [name for name in WRITTEN if os.path.exists(os.path.join(folder, name))]
     paths = [os.path.join(output, name) for name in made]
@@ -241,7 +240,7 @@ def publish(folder: str, output: str) -> list[str]:
         for name, path in zip(made, paths):
             os.replace(os.path.join(folder, name), path)
     except OSError as error:
-        raise OutputError(f"cannot write to the folder {output}: {error.strerror or error}") from None
+        raise UserError(f"cannot write to the folder {output}: {error.strerror or error}") from None
     return paths
 
 

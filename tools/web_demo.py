@@ -35,8 +35,8 @@ import web_steps as steps
 from tester import CHECKPOINT, Tester, find_checkpoint
 from utils.config import TestConfig, load_config, run_folder
 from utils.device import set_device
-from utils.pictures.options import LEAST_SIDE
 from utils.progress import warn
+from utils.windows import MULTIPLE as LEAST_SIDE
 
 CONFIG = "configs/test.yaml"  # names no run of one's own, so the released generator may stand in
 LOOPBACK = "127.0.0.1"

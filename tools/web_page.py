@@ -15,11 +15,10 @@ from typing import Any
 import gradio as gr
 import web_steps as steps
 
-from data.file_list import DataError
+from data.image_io import write_image
 from tester import Tester
 from utils.cli import UserError
-from utils.pictures.files import write_picture
-from utils.pictures.options import LEAST_SIDE
+from utils.windows import MULTIPLE as LEAST_SIDE
 
 KEPT = 3600  # seconds that uploads and results stay
 NO_PICTURE = "there is no picture yet: upload one or choose a sample"
@@ -155,7 +154,7 @@ def build_page(tester: Tester, args: argparse.Namespace, folder: str, call: Call
             hole = steps.find_hole(picture, paint["layers"] if paint else [], drawn, given)
             done = call(steps.complete, tester, picture, hole, min(int(max_side), args.max_side), limit)
             path = os.path.join(tempfile.mkdtemp(dir=folder), f"{Path(picture.path).stem}_completed.png")
-            write_picture(path, done.picture)
+            write_image(path, done.picture)
             remarks = [line(steps.in_page_words(remark), "warning") for remark in done.remarks]
             text = f"{picture.name}: completed; the hole is {hole.mean():.1%} of the picture."
             return {
@@ -190,7 +189,7 @@ def told(step: Callable[..., dict], status: gr.HTML) -> Callable[..., dict]:
     def run(*values: Any) -> dict:
         try:
             return step(*values)
-        except (UserError, DataError) as error:
+        except UserError as error:
             text = steps.in_page_words(error, *paths(values))
         except Exception:
             traceback.print_exc()

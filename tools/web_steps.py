@@ -1,7 +1,7 @@
 """What the page of tools/web_demo.py does, step by step; knows nothing of browsers.
 
 A picture is opened, its hole is gathered from strokes, boxes and a mask, and it is completed as `test.py --image`
-does. Errors are UserError or DataError; `in_page_words` makes lines for the page of them.
+does. Errors are UserError; `in_page_words` makes lines for the page of them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import cv2
 import numpy as np
 import skimage
 
-from data.decode import decode_image
+from data.image_io import Image, fit_to_format, read_image
+from data.mask_io import THRESHOLD, read_mask
 from tester import Tester
-from utils.cli import one_line
-from utils.evaluation.report import portable_path
-from utils.pictures import completion
-from utils.pictures.files import fill_hole, fit_to_format
-from utils.pictures.holes import THRESHOLD, fit_hole, picture_remarks, read_hole
-from utils.pictures.reading import Picture, PictureError, read_picture
+from utils.attention_view import attention_view
+from utils.cli import UserError, one_line
+from utils.inpaint import fill_hole, image_warnings, inpaint_rgb
+from utils.paths import portable_path
 
 MEGABYTE = 2**20
 MAX_PIXELS = 2**24  # of a picture or a mask: 4096 x 4096
@@ -55,7 +54,7 @@ class Opened:
 class Completed:
     """A result: what is saved, and what is shown."""
 
-    picture: Picture
+    picture: Image
     before: np.ndarray  # uint8 [h, w, 3] like the other two, at most VIEW_SIDE a side
     after: np.ndarray
     coarse: np.ndarray
@@ -82,20 +81,19 @@ def checkpoint_line(tester: Tester) -> str:
 
 
 def check_size(path: str, max_megabytes: float) -> None:
-    """PictureError for a file that is gone, or larger than `max_megabytes`."""
+    """UserError for a file that is gone, or larger than `max_megabytes`."""
     try:
         megabytes = os.path.getsize(path) / MEGABYTE
     except OSError:
-        raise PictureError(f"{path}: is no longer on the server; upload it again") from None
+        raise UserError(f"{path}: is no longer on the server; upload it again") from None
     if megabytes > max_megabytes:
-        raise PictureError(f"{path}: has {megabytes:.1f} megabytes, above the limit of {max_megabytes:g}")
+        raise UserError(f"{path}: has {megabytes:.1f} megabytes, above the limit of {max_megabytes:g}")
 
 
 def open_picture(path: str, max_megabytes: float) -> Opened:
-    """Judges a picture before anybody paints on it. Raises PictureError, ImageError."""
+    """Judges a picture before anybody paints on it. Raises UserError."""
     check_size(path, max_megabytes)
-    rgb = decode_image(path, MAX_PIXELS)
-    read_picture(path, rgb)
+    rgb = read_image(path, MAX_PIXELS).rgb
     return Opened(path, rgb.shape[:2], reduced(rgb))
 
 
@@ -140,45 +138,46 @@ def draw_boxes(opened: Opened, boxes: Iterable[Box], corner: Sequence[int] | Non
 
 
 def load_mask(opened: Opened, path: str, max_megabytes: float, invert: bool, stretch: bool) -> np.ndarray:
-    """A mask's file -> bool [H, W] at the picture's size. Raises PictureError, ImageError."""
+    """A mask's file -> bool [H, W] at the picture's size. Raises UserError."""
     check_size(path, max_megabytes)
-    rgb = decode_image(path, MAX_PIXELS)
-    hole = read_hole(read_picture(path, rgb), rgb, invert)
-    return fit_hole(hole, opened.size, stretch, os.path.basename(path), opened.name)
+    image = read_image(opened.path, MAX_PIXELS)
+    try:
+        return read_mask(path, None, invert, stretch=stretch, image=image).astype(bool)
+    except UserError as error:
+        raise UserError(f"{opened.name}: its mask {error}") from None
 
 
 def find_hole(
     opened: Opened, layers: Iterable[np.ndarray], boxes: Iterable[Box], mask: np.ndarray | None
 ) -> np.ndarray:
-    """All that is painted, boxed and masked together, bool [H, W]; PictureError if it is nothing, or everything."""
+    """All that is painted, boxed and masked together, bool [H, W]; UserError if it is nothing, or everything."""
     hole = np.zeros(opened.size, bool) if mask is None else mask.copy()
     strokes = painted(layers)
     if strokes is not None:
-        hole |= fit_hole(strokes, opened.size, True, "painting", opened.name)
+        rows, columns = (np.arange(new) * old // new for new, old in zip(opened.size, strokes.shape))
+        hole |= strokes[rows][:, columns]
     for left, top, right, bottom in boxes:
         hole[top : bottom + 1, left : right + 1] = True
     if not hole.any():
-        raise PictureError("there is no hole yet: paint over what is to be replaced, draw a box, or upload a mask")
+        raise UserError("there is no hole yet: paint over what is to be replaced, draw a box, or upload a mask")
     if hole.all():
-        raise PictureError("the hole covers the whole picture, which leaves nothing to complete it from")
+        raise UserError("the hole covers the whole picture, which leaves nothing to complete it from")
     return hole
 
 
 def complete(tester: Tester, opened: Opened, hole: np.ndarray, max_side: int, max_megabytes: float) -> Completed:
     """Fills `hole`, bool [H, W], working at no more than `max_side` pixels a side.
 
-    The picture holds what `test.py --image` with `--max-side` writes. Raises PictureError, ImageError,
+    The picture holds what `test.py --image` with `--max-side` writes. Raises UserError,
     CheckpointError.
     """
     check_size(opened.path, max_megabytes)
-    rgb = decode_image(opened.path, MAX_PIXELS)
-    picture = fit_to_format(read_picture(opened.path, rgb), rgb, "result.png")
-    remarks = picture_remarks(picture, hole)
-    done = completion.complete(tester, rgb, hole, max_side, remarks.append)
-    attention = None if done.offsets is None else done.attention_picture()
-    covers = hole[:, :, None]
-    before_and_after = (rgb, np.where(covers, done.refined, rgb), np.where(covers, done.coarse, rgb))
-    views = map(reduced, before_and_after)
+    picture = fit_to_format(read_image(opened.path, MAX_PIXELS), "result.png")
+    rgb, remarks = picture.rgb, list(image_warnings(picture, hole))
+    done = inpaint_rgb(tester, rgb, hole, max_side=max_side, warn=remarks.append)
+    shown = done.windows[0].offsets is not None
+    attention = attention_view(done.windows, hole.shape, hole) if shown else None
+    views = map(reduced, (rgb, done.refined, done.coarse))
     return Completed(fill_hole(picture, done.refined, hole), *views, attention, remarks)
 
 

@@ -14,13 +14,28 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """Something the user can put right; its message is one line that says what."""
+    """Something the user can put right; its message is one line: UserError(message), or UserError(path, reason)."""
+
+    def __str__(self) -> str:
+        return ": ".join([*map(printable, self.args[:-1]), *map(str, self.args[-1:])])
+
+    @property
+    def path(self) -> str:
+        return self.args[0]
+
+    @property
+    def reason(self) -> str:
+        return self.args[-1]
+
+
+def printable(path: object) -> str:
+    """A path as it can be printed: line breaks and other unprintable characters escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
 
 def one_line(text: object) -> str:
     """The text of ``text`` on one line: white space joined, unprintable characters escaped."""
-    joined = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in joined)
+    return printable(" ".join(str(text).split()))
 
 
 @contextlib.contextmanager

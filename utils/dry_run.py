@@ -105,7 +105,7 @@ def size(count: float) -> str:
 def write_batch_image(path: str, images: np.ndarray, hidden: np.ndarray, boxes: np.ndarray, most: int) -> None:
     """Writes a grid with a row an image: original, what the generator is shown, the local critic's box.
 
-    images, hidden [N,3,H,W] and boxes [N,3,h,w] in [-1, 1]; at most `most` rows. Raises OutputError.
+    images, hidden [N,3,H,W] and boxes [N,3,h,w] in [-1, 1]; at most `most` rows. Raises UserError.
     """
     rows = [[to_uint8(x.transpose(1, 2, 0)) for x in row] for row in zip(images[:most], hidden, boxes)]
     write_image(path, image_grid(rows, ("original", "input", "local box")))

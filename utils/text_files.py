@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 
-from utils.visualization import OutputError
+from utils.cli import UserError
 
 
 def write_text(path: str, text: str, errors: str = "backslashreplace") -> None:
     """Writes a file such that ``path`` holds either its old content or all of the new one, in UTF-8.
 
-    errors: what becomes of bytes of file names that are no text; "surrogateescape" keeps them. Raises OutputError:
+    errors: what becomes of bytes of file names that are no text; "surrogateescape" keeps them. Raises UserError:
     missing folder, no permission, full disk; ``path`` is then as it was and nothing else is left.
     """
     temporary = f"{path}.tmp-{os.getpid()}"
@@ -25,5 +25,5 @@ def write_text(path: str, text: str, errors: str = "backslashreplace") -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
         raise

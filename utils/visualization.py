@@ -18,7 +18,6 @@ MIN_CELL = 128  # narrower cells are enlarged, so that a heading can be read
 HEADING = 20  # height of the line of headings, pixels
 
 
-OutputError = UserError  # the name until the other rooms raise and catch UserError
 
 
 def color_wheel() -> np.ndarray:

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data.dataset import ImageError, PhotoDataset, center_crop, decode_image
-from data.file_list import DataError
+from data.dataset import PhotoDataset, center_crop
+from data.image_io import read_rgb
+from utils.cli import UserError
 
 
 def write(folder, name, image):
@@ -45,7 +46,7 @@ def samples_of(dataset, count):
 
 
 def test_a_crop_is_a_window_of_the_image_and_an_epoch_visits_each_once(photos):
-    images = [decode_image(path) for path in photos]
+    images = [read_rgb(path) for path in photos]
     dataset = PhotoDataset(photos, (20, 20), seed=3)
     assert len(dataset) == 7
     epochs = []
@@ -87,8 +88,8 @@ def test_cached_images_are_not_the_callers(photos):
 
 def test_cache_saves_reading_within_its_budget(photos, monkeypatch):
     reads = []
-    monkeypatch.setattr("data.dataset.decode_image", lambda path: reads.append(path) or decode_image(path))
-    sizes = [decode_image(path).nbytes for path in photos]
+    monkeypatch.setattr("data.dataset.read_rgb", lambda path: reads.append(path) or read_rgb(path))
+    sizes = [read_rgb(path).nbytes for path in photos]
     samples_of(PhotoDataset(photos, (16, 16), 0, cache_mb=1), 70)
     assert len(reads) == 7
     reads.clear()
@@ -153,7 +154,7 @@ def test_flip_mirrors_half_of_the_same_crops(photos):
 
 def test_without_random_crop_the_whole_image_is_resized(photos):
     dataset = PhotoDataset(photos, (10, 12), seed=0, random_crop=False)
-    expected = [cv2.resize(decode_image(path), (12, 10), interpolation=cv2.INTER_AREA) for path in photos]
+    expected = [cv2.resize(read_rgb(path), (12, 10), interpolation=cv2.INTER_AREA) for path in photos]
     found = samples_of(dataset, 7)
     assert sorted(map(bytes, found)) == sorted(map(bytes, expected))
 
@@ -161,7 +162,7 @@ def test_without_random_crop_the_whole_image_is_resized(photos):
 def test_a_bad_file_is_replaced_and_reported(photos, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"")
-    images = [decode_image(path) for path in photos]
+    images = [read_rgb(path) for path in photos]
     dataset = PhotoDataset([*photos, str(broken)], (20, 20), seed=0)
     os.remove(photos[0])  # vanished after the list was checked
     reasons = {}
@@ -183,16 +184,16 @@ def test_a_bad_file_is_replaced_and_reported(photos, tmp_path):
 
 def test_nothing_but_bad_files(tmp_path):
     paths = [str(tmp_path / f"{number}.jpg") for number in range(3)]
-    with pytest.raises(DataError, match="20 images in a row cannot be used, e.g. .*.jpg: cannot be read"):
+    with pytest.raises(UserError, match="20 images in a row cannot be used, e.g. .*.jpg: cannot be read"):
         PhotoDataset(paths, (8, 8), seed=0).load(0)
 
 
 def test_long_and_narrow_images_do_not_fill_the_memory(tmp_path):
     narrow = np.zeros((1, 20000, 3), np.uint8)
-    with pytest.raises(ImageError, match="20000x1 pixels, too long and narrow for a crop of 256x256"):
+    with pytest.raises(UserError, match="20000x1 pixels, too long and narrow for a crop of 256x256"):
         center_crop(narrow, 256, 256)
     paths = [write(tmp_path, "narrow.png", narrow)]
-    with pytest.raises(DataError, match="narrow.png: has 20000x1 pixels"):
+    with pytest.raises(UserError, match="narrow.png: has 20000x1 pixels"):
         PhotoDataset(paths, (256, 256), seed=0).load(0)
 
 
@@ -208,7 +209,7 @@ def test_center_crop_of_larger_images():
     ({"scale_range": (0.5, 1.0), "random_crop": False}, "no effect without random_crop"),
 ])
 def test_settings_that_make_no_sense(options, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         PhotoDataset(["a.jpg"], (8, 8), 0, **options)
-    with pytest.raises(DataError, match="list of paths is empty"):
+    with pytest.raises(UserError, match="list of paths is empty"):
         PhotoDataset([], (8, 8), 0)

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from data.decode import ImageError
 from data.eval_set import (
     EvalSet,
     MaskFiles,
@@ -17,8 +16,8 @@ from data.eval_set import (
     masks_in_order,
     without_masks,
 )
-from data.file_list import DataError
 from data.masks import STYLES, random_box, shrink_box
+from utils.cli import UserError
 from utils.config import FREEFORM_PROTOCOLS
 
 
@@ -117,9 +116,9 @@ def test_masks_that_cannot_be_used(tmp_path: Path) -> None:
         "wide": "wide.png: is a mask of 8x9, which does not fit 8x8 images",
         "empty": "empty.png: is empty",
     }.items():
-        with pytest.raises(ImageError, match=message):
+        with pytest.raises(UserError, match=message):
             files(tmp_path / f"{name}.png").hole(0, 0)
-    with pytest.raises(ImageError, match=r"white.png: is a mask without a hole \(mask_invert=false"):
+    with pytest.raises(UserError, match=r"white.png: is a mask without a hole \(mask_invert=false"):
         files(tmp_path / "white.png", invert=True).hole(0, 0)
 
 
@@ -142,9 +141,9 @@ def test_masks_in_order(tmp_path: Path) -> None:
     assert masks_in_order(str(tmp_path / "list.txt"), 2, 2) == [[c, a], [c, b]]
     assert masks_in_order(str(tmp_path / "list.txt"), 3, 1) == [[c], [a], [c]]
     assert masks_in_order(str(tmp_path), 1, 3) == [[a, b, c]]
-    with pytest.raises(DataError, match="mask_path: .* has 4 masks, but 5 images with 1 hole each need 5: add masks"):
+    with pytest.raises(UserError, match="mask_path: .* has 4 masks, but 5 images with 1 hole each need 5: add masks"):
         masks_in_order(str(tmp_path / "list.txt"), 5, 1)
-    with pytest.raises(DataError, match="has 3 masks, but 2 images with 2 holes each need 4"):
+    with pytest.raises(UserError, match="has 3 masks, but 2 images with 2 holes each need 4"):
         masks_in_order(str(tmp_path), 2, 2)
 
 
@@ -161,9 +160,9 @@ def test_masks_by_name(tmp_path: Path) -> None:
     one, two, two_1, one_1, three = some_files(tmp_path, *names)
     assert by_name(tmp_path, ["one.jpg", "sub/three.jpg"]) == [[one], [three]]
     assert by_name(tmp_path, ["sub/two_1.jpg", "one.jpg"], 2) == [[two, two_1], [one, one_1]]
-    with pytest.raises(DataError, match=r"3 of 4 masks are not in .*, e\.g\. sub/three_1\.png, two\.png, two_1"):
+    with pytest.raises(UserError, match=r"3 of 4 masks are not in .*, e\.g\. sub/three_1\.png, two\.png, two_1"):
         by_name(tmp_path, ["sub/three.jpg", "two.jpg"], 2)
-    with pytest.raises(DataError, match="mask_path: the folder of masks .*absent does not exist"):
+    with pytest.raises(UserError, match="mask_path: the folder of masks .*absent does not exist"):
         by_name(tmp_path / "absent", ["one.jpg"])
 
 
@@ -185,7 +184,7 @@ def test_images_and_masks_in_one_folder(tmp_path: Path) -> None:
     assert images == [a, b, d]
     names = ["a.png", "b_input.png"]
     assert masks_by_name(str(tmp_path), images[:2], names, 1) == [[a_mask], [b_mask]]
-    with pytest.raises(DataError, match=r"1 of 1 masks are not in .*, e\.g\. d_mask\.png: a mask has"):
+    with pytest.raises(UserError, match=r"1 of 1 masks are not in .*, e\.g\. d_mask\.png: a mask has"):
         masks_by_name(str(tmp_path), [d], ["d_mask.png"], 1)
 
 
@@ -206,7 +205,7 @@ def test_the_samples_of_a_list(tmp_path: Path) -> None:
     again = samples.load(2, 1)
     assert again.hole == found[3].hole
     np.testing.assert_array_equal(again.target, found[3].target)
-    with pytest.raises(ImageError):
+    with pytest.raises(UserError):
         samples.load(1, 0)
 
 

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from data.file_list import DataError, one_line, read_file_list
+from data.file_list import read_file_list
+from utils.cli import UserError
 
 
 def touch(folder, *names):
@@ -16,7 +17,7 @@ def touch(folder, *names):
 
 
 def one_line_error(source, root=""):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         read_file_list(str(source), str(root))
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -92,7 +93,7 @@ def test_lists_that_cannot_be_used(tmp_path):
     assert f"{source} does not exist" in one_line_error(source)
     source.write_text("\n# nothing\n  \r\n")
     assert f"{source} is empty" in one_line_error(source)
-    source.write_bytes("a.jpg\n".encode("utf-16"))
+    source.write_bytes(b"a.jpg\0\n")
     assert "is not UTF-8 text" in one_line_error(source)
     assert "no file list is given" in one_line_error("")
 
@@ -171,7 +172,6 @@ def test_folder_with_the_signs_of_a_pattern(tmp_path):
 
 def test_error_for_a_name_with_a_line_break(tmp_path):
     assert "a\\nb" in one_line_error(tmp_path / "a\nb")
-    assert one_line("a\r\nb\udce9") == "a\\r\\nb\\udce9"
 
 
 def test_long_lists(tmp_path):
@@ -181,3 +181,64 @@ def test_long_lists(tmp_path):
     lines = [f"{k % 20}/{k // 20 % 50}.jpg" for k in range(100_000)]
     source.write_text("\n".join(lines))
     assert len(read_file_list(str(source))) == 1000
+
+
+PLACES = ("a/abbey/00000001.jpg", "b/beach/00000001.jpg", "a/abbey/00000002.jpg")
+
+
+@pytest.mark.parametrize(("lines", "said"), [
+    ([f"/{path} {k}" for k, path in enumerate(PLACES)], "last column, below data_root without the leading slash"),
+    ([f"/{path}" for path in PLACES], "below data_root without the leading slash"),
+    ([f"{path}\t{k}" for k, path in enumerate(PLACES)], "without their last column"),
+    (["path,label", *(f"{path},0" for path in PLACES)], "by the first column of CSV, without the first one"),
+    (["label;", *(f"0,{path}" for path in PLACES)], "by the second column of CSV, without the first one"),
+    ([f"'{path}'" for path in PLACES], "without quotes"),
+    ([path.replace("/", "\\") for path in PLACES], "with / for backslashes"),
+    (["D:\\sets\\places\\" + path.replace("/", "\\") for path in PLACES], "without their first 2 folders"),
+    ([f"/home/someone/{path}" for path in PLACES], "without their first 2 folders"),
+    ([path.replace("jpg", "JPG") for path in PLACES], "with their suffix in small letters"),
+    ([path.replace(".jpg", "") for path in PLACES], "with the suffix .jpg"),
+    ([f"data/{path}" for path in PLACES], "from the working folder"),
+])
+def test_lists_as_others_write_them(tmp_path, monkeypatch, lines, said):
+    """The reading that finds the files is used, and said."""
+    paths = touch(tmp_path / "data", *PLACES)
+    source = tmp_path / "lists" / "list.txt"
+    source.parent.mkdir()
+    source.write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    notes = []
+    found = read_file_list(str(source), str(tmp_path / "data"), note=notes.append)
+    assert [os.path.realpath(path) for path in found] == paths
+    assert len(notes) == 1 and said in notes[0]
+
+
+def test_lists_in_other_encodings(tmp_path):
+    composed, chinese = "caf\u00e9.jpg", "\u7167\u7247.jpg"
+    paths = touch(tmp_path, "cafe\u0301.jpg", chinese)
+    source, notes = tmp_path / "list.txt", []
+    for content, expected in (
+        (composed.encode(), paths[0]), (chinese.encode("gb18030"), paths[1]), (chinese.encode("utf-16"), paths[1]),
+    ):
+        source.write_bytes(content)
+        assert read_file_list(str(source), note=notes.append) == [expected]
+    assert [text.split("read ")[1].split(";")[0] for text in notes] == [
+        "in decomposed Unicode", "in the encoding GB 18030"]
+
+
+def test_a_list_of_which_a_part_is_missing_is_read_in_no_other_way(tmp_path):
+    touch(tmp_path, "b.jpg", "c.jpg")
+    source = tmp_path / "list.txt"
+    source.write_text("a.jpg\nb.jpg\nc.jpg")
+    assert "1 of 3 files" in one_line_error(source)
+    source.write_text("'b.jpg'\n'a.jpg'\n")
+    assert "2 of 2 files" in one_line_error(source)
+
+
+def test_files_that_are_ignored_are_counted_and_named(tmp_path):
+    paths = touch(tmp_path, "a.jfif", "b.JPE", "sub/c.jpg")
+    touch(tmp_path, "x.HEIC", "sub/y.heic", "notes.txt", "README", ".hidden")
+    notes = []
+    assert read_file_list(str(tmp_path), note=notes.append) == sorted(paths)
+    assert notes == [f"{tmp_path}: 4 files ignored, no images by their names: "
+                     "2 .heic (x.HEIC), 1 .txt (notes.txt), 1 without suffix (README)"]

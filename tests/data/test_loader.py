@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from data.dataset import PhotoDataset
-from data.file_list import DataError
 from data.loader import TrainLoader
 from data.masks import TrainingHoles
+from utils.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,9 +115,9 @@ def test_boxes_differ_within_a_batch_only_if_asked(photos):
 
 def test_box_that_does_not_fit_is_refused_at_once(photos):
     for workers in (0, 2):
-        with pytest.raises(DataError, match="box of height 33 .* does not fit an image of height 32"):
+        with pytest.raises(UserError, match="box of height 33 .* does not fit an image of height 32"):
             make(photos, box_size=(33, 16), num_workers=workers)
-    with pytest.raises(DataError, match="cannot shrink"):
+    with pytest.raises(UserError, match="cannot shrink"):
         make(photos, max_delta=(16, 16))
 
 
@@ -141,11 +141,11 @@ def test_too_many_bad_files_end_the_stream(photos, workers):
     for path in photos[:5]:
         os.remove(path)
     with make(photos, num_workers=workers, warn=lambda message: None, max_bad_images=2) as loader:
-        with pytest.raises(DataError, match=r"3 images .*, more than max_bad_images \(2\)") as caught:
+        with pytest.raises(UserError, match=r"3 images .*, more than max_bad_images \(2\)") as caught:
             for _ in loader:
                 pass
         assert ".png: cannot be read" in str(caught.value) and "\n" not in str(caught.value)
-        with pytest.raises(DataError, match="closed"):
+        with pytest.raises(UserError, match="closed"):
             next(loader)
 
 
@@ -154,7 +154,7 @@ def test_only_bad_files_end_the_stream(photos):
         os.remove(path)
     for workers in (0, 2):
         with make(photos, num_workers=workers, warn=lambda message: None) as loader, \
-                pytest.raises(DataError, match="20 images in a row"):
+                pytest.raises(UserError, match="20 images in a row"):
             next(loader)
 
 
@@ -177,10 +177,10 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(photos, which):
         next(loader)
         victim = workers_of_this_process()[0]
         os.kill(victim.pid, which)
-        with pytest.raises(DataError, match="a data worker ended unexpectedly"):
+        with pytest.raises(UserError, match="a data worker ended unexpectedly"):
             for _ in loader:
                 pass
-        with pytest.raises(DataError, match="closed"):
+        with pytest.raises(UserError, match="closed"):
             next(loader)
     assert not workers_of_this_process()
 
@@ -192,7 +192,7 @@ def test_close_ends_the_workers(photos):
     loader.close()
     loader.close()
     assert not workers_of_this_process()
-    with pytest.raises(DataError, match="closed"):
+    with pytest.raises(UserError, match="closed"):
         next(loader)
 
 
@@ -212,7 +212,7 @@ def test_workers_do_not_run_the_parents_handler(photos):
         with make(photos, num_workers=2) as loader:
             next(loader)
             os.kill(workers_of_this_process()[0].pid, signal.SIGTERM)
-            with pytest.raises(DataError, match="ended unexpectedly"):
+            with pytest.raises(UserError, match="ended unexpectedly"):
                 for _ in range(200):
                     next(loader)
     finally:
@@ -271,7 +271,7 @@ def test_ranks_together_give_the_batches_of_one(photos, same, workers):
 
 
 def test_ranks_must_share_evenly(photos):
-    with pytest.raises(DataError, match="batch_size 4 cannot be shared evenly by 3 ranks; make it a multiple of 3"):
+    with pytest.raises(UserError, match="batch_size 4 cannot be shared evenly by 3 ranks; make it a multiple of 3"):
         make(photos, ranks=3)
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.file_list import DataError
 from data.masks import boxes_to_mask, center_box, random_box, shrink_box
+from utils.cli import UserError
 
 
 def test_random_box_range_is_half_open():
@@ -35,7 +35,7 @@ def test_random_box_with_one_place(image, box, margin, place):
     ((8, 8), (0, 4), (0, 0)), ((8, 8), (4, 4), (-1, 0)),
 ])
 def test_random_box_that_does_not_fit(image, box, margin):
-    with pytest.raises(DataError, match="does not fit an image of (height|width) 8"):
+    with pytest.raises(UserError, match="does not fit an image of (height|width) 8"):
         random_box(image, box, margin, np.random.default_rng(0))
 
 
@@ -50,7 +50,7 @@ def test_random_box_follows_its_generator():
 def test_center_box():
     assert center_box((256, 256), (128, 128)) == (64, 64, 128, 128)
     assert center_box((7, 10), (4, 3)) == (1, 3, 4, 3)
-    with pytest.raises(DataError, match="9x4 does not fit an image of 8x8"):
+    with pytest.raises(UserError, match="9x4 does not fit an image of 8x8"):
         center_box((8, 8), (9, 4))
 
 
@@ -66,7 +66,7 @@ def test_shrink_box_by_nothing_and_by_too_much():
     assert shrink_box((3, 4, 8, 8), (0, 0), rng) == (3, 4, 8, 8)
     assert shrink_box((3, 4, 8, 8), (1, 1), rng) == (3, 4, 8, 8)
     for too_much in ((8, 0), (0, 8), (-1, 0)):
-        with pytest.raises(DataError, match="8x8 cannot shrink by max_delta"):
+        with pytest.raises(UserError, match="8x8 cannot shrink by max_delta"):
             shrink_box((3, 4, 8, 8), too_much, rng)
 
 
@@ -82,7 +82,7 @@ def test_boxes_to_mask():
 
 @pytest.mark.parametrize("box", [(-1, 0, 2, 2), (0, -1, 2, 2), (2, 0, 2, 2), (0, 3, 2, 2)])
 def test_boxes_to_mask_refuses_a_box_outside(box):
-    with pytest.raises(DataError, match="leaves an image of 3x4"):
+    with pytest.raises(UserError, match="leaves an image of 3x4"):
         boxes_to_mask([box], (3, 4))
 
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data.file_list import DataError
 from data.masks import STYLES, TrainingHoles, box_distance, center_box, known_distance, random_box, shrink_box
 from models.losses import discount_mask
 from tests.data.test_loader import make, photos, take  # noqa: F401
+from utils.cli import UserError
 
 
 @pytest.fixture
@@ -113,15 +113,15 @@ def test_masks_that_cannot_be_used(tmp_path, masks):
     folder = tmp_path / "black"
     folder.mkdir()
     cv2.imwrite(str(folder / "black.png"), np.zeros((20, 20), np.uint8))
-    with pytest.raises(DataError, match="20 masks in a row of .*black.png: is a mask without a hole"):
+    with pytest.raises(UserError, match="20 masks in a row of .*black.png: is a mask without a hole"):
         TrainingHoles(str(folder), (64, 96), (32, 48))
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         TrainingHoles(str(tmp_path / "gone"), (64, 96), (32, 48))
 
 
 def test_a_hole_never_covers_the_whole_image(tmp_path):
     cv2.imwrite(str(tmp_path / "white.png"), np.full((40, 40), 255, np.uint8))
-    with pytest.raises(DataError, match="covers the whole image"):
+    with pytest.raises(UserError, match="covers the whole image"):
         TrainingHoles(str(tmp_path), (32, 32), (32, 32))
 
 

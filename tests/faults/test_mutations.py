@@ -16,7 +16,6 @@ from tests.faults.test_input import limited
 CHILD = """
 import resource, sys
 sys.path.insert(0, {project!r})
-from data.decode import ImageError, decode_image
 from utils.config import ConfigError, TrainConfig, load_config, to_yaml
 used = refused = 0
 for path in sys.stdin.read().split():
@@ -24,10 +23,10 @@ for path in sys.stdin.read().split():
         if path.endswith(".yaml"):
             to_yaml(load_config(path, TrainConfig))
         else:
-            image = decode_image(path)
+            image = read_rgb(path)
             assert image.ndim == 3 and image.dtype.name == "uint8" and image.shape[2] == 3, path
         used += 1
-    except (ImageError, ConfigError) as error:
+    except (UserError, ConfigError) as error:
         assert "\\n" not in str(error) and len(str(error)) < 500, str(error)
         refused += 1
 print(used, refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -41,7 +41,7 @@ def test_from_files_to_files(tmp_path: Path, capsys) -> None:
     paths = [str(tmp_path / name) for name in ("a.png", "b.png", "out.png", "colours.png")]
     for path, image in zip(paths, (photo(33, 27, 3), photo(40, 21, 4))):
         cv2.imwrite(path, image)
-    assert tool.main([*paths[:2], "--output", paths[2], "--attention", paths[3]]) == 0
+    assert tool.main([*paths[:2], "--output", paths[2], "--save-attention", paths[3]]) == 0
     assert cv2.imread(paths[2]).shape == (33, 27, 3)  # odd sides come back as they were
     assert cv2.imread(paths[3]).shape == (33 * 8, 27 * 8 + 200, 3)
     assert "rebuilt from 10x20 pixels" in capsys.readouterr().out

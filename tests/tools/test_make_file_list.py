@@ -43,7 +43,20 @@ def test_places2_as_it_is_unpacked(places2: Path, tmp_path: Path, capsys) -> Non
     assert len(names(output / "train.txt")) == 13
     assert sorted(names(output / "val.txt")) == [f"Places365_val_{k:08d}.jpg" for k in range(5)]
     assert names(output / "train.txt") != sorted(names(output / "train.txt"))
-    assert "train.txt: 13 of 13 photographs\n" in capsys.readouterr().out
+    assert "train.txt: 13 of 13 images\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("train", ["data_256_standard", "data_large_standard", "pictures"])
+def test_validation_images_are_never_trained_on(tmp_path: Path, capsys, train: str) -> None:
+    """Torchvision's names, and a name that nobody knows beside folders that do not hold training images."""
+    for name in (f"{train}/a/abbey/1.jpg", f"{train}/2.jpg", "val_256/v.jpg", "test_256/t.jpg"):
+        save(tmp_path / "sets" / name)
+    assert tool.main([str(tmp_path / "sets"), "--output", str(tmp_path / "lists")]) == 0
+    assert sorted(names(tmp_path / "lists/train.txt")) == ["1.jpg", "2.jpg"]
+    assert names(tmp_path / "lists/val.txt") == ["v.jpg"]
+    with pytest.raises(SystemExit):
+        tool.main([str(tmp_path / "sets"), "--output", str(tmp_path / "lists"), "--val-count", "1"])
+    assert "val_256 holds the validation images; leave the option out" in capsys.readouterr().err
 
 
 def test_the_order_depends_on_the_seed_alone(places2: Path, tmp_path: Path) -> None:
@@ -60,8 +73,8 @@ def test_small_and_broken_ones_are_counted_and_left_out(places2: Path, tmp_path:
     assert tool.main([str(places2), "--output", str(output), "--min-side", "14"]) == 0
     assert sorted(names(output / "train.txt")) == [f"{k:08d}.jpg" for k in range(4, 12)]
     said = capsys.readouterr().out
-    assert "train.txt: 8 of 13 photographs; left out: 4 smaller than 14, 1 no images\n" in said
-    assert "val.txt: 5 of 5 photographs\n" in said
+    assert "train.txt: 8 of 13 images; left out: 4 smaller than 14, 1 no images\n" in said
+    assert "val.txt: 5 of 5 images\n" in said
 
 
 def test_a_heap_is_split(tmp_path: Path, capsys) -> None:
@@ -73,7 +86,7 @@ def test_a_heap_is_split(tmp_path: Path, capsys) -> None:
     assert len(train) == 14 and len(val) == 6 and not train & val
 
 
-def test_lists_beside_the_photographs_can_be_moved_with_them(tmp_path: Path) -> None:
+def test_lists_beside_the_images_can_be_moved_with_them(tmp_path: Path) -> None:
     save(tmp_path / "train/#1 of a.png")
     save(tmp_path / "val/b c.png")
     save(tmp_path / "val/new\nline.png")
@@ -89,13 +102,13 @@ def test_lists_beside_the_photographs_can_be_moved_with_them(tmp_path: Path) -> 
     ("options", "message"),
     [
         (("absent",), "absent: no such folder"),
-        (("heap",), "has no folder val_large or val_256 or val beside one for training"),
-        (("heap", "--val-count", "3"), "--val-count 3 of 3 photographs: each list needs at least one"),
-        (("heap", "--val-count", "0"), "--val-count 0 of 3 photographs"),
+        (("heap",), "has no folder of validation images (val_large, val_256, val"),
+        (("heap", "--val-count", "3"), "--val-count 3 of 3 images: each list needs at least one"),
+        (("heap", "--val-count", "0"), "--val-count 0 of 3 images"),
         (("heap", "--min-side", "-1"), "--min-side must not be negative"),
-        (("heap", "--val-count", "1", "--min-side", "99"), "none of the 2 photographs for train.txt can be used"),
+        (("heap", "--val-count", "1", "--min-side", "99"), "none of the 2 images for train.txt can be used"),
         (("heap", "--val-count", "1", "--output", "heap/0.png/x"), "cannot write to the folder"),
-        (("both", "--val-count", "1"), "val holds the validation photographs; leave the option out"),
+        (("both", "--val-count", "1"), "val holds the validation images; leave the option out"),
     ],
 )
 def test_one_line_says_what_is_wrong(

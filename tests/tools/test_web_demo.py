@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import tester
+from data.image_io import write_image
 from tests import tiny_checkpoint
-from utils.pictures.files import write_picture
-from utils.pictures.reading import PictureError
+from utils.cli import UserError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -119,7 +119,7 @@ def test_boxes_and_a_waiting_corner_are_drawn() -> None:
     ],
 )
 def test_holes_that_are_none(layers, boxes, message) -> None:
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(UserError, match=message):
         steps.find_hole(opened(4, 6), layers, boxes, None)
 
 
@@ -127,13 +127,15 @@ def test_mask_options(tmp_path) -> None:
     mask = np.zeros((4, 6), np.uint8)
     mask[1, 2] = 255
     path = write(tmp_path / "mask.png", mask)
-    assert np.argwhere(steps.load_mask(opened(4, 6), path, 1, False, False)).tolist() == [[1, 2]]
-    assert steps.load_mask(opened(4, 6), path, 1, True, False).sum() == 23
-    assert steps.load_mask(opened(8, 12), path, 1, False, True).sum() == 4
-    with pytest.raises(PictureError) as error:
-        steps.load_mask(opened(8, 12), path, 1, False, False)
-    assert steps.in_page_words(error.value) == (
-        "photo.png: its mask mask.png is 6x4, the picture 12x8 (width x height); give a mask of the same size, "
+    small = steps.open_picture(write(tmp_path / "small.png", photo(4, 6)), 1)
+    picture = steps.open_picture(write(tmp_path / "photo.png", photo(8, 12)), 1)
+    assert np.argwhere(steps.load_mask(small, path, 1, False, False)).tolist() == [[1, 2]]
+    assert steps.load_mask(small, path, 1, True, False).sum() == 23
+    assert steps.load_mask(picture, path, 1, False, True).sum() == 4
+    with pytest.raises(UserError) as error:
+        steps.load_mask(picture, path, 1, False, False)
+    assert steps.in_page_words(error.value, path) == (
+        "photo.png: its mask mask.png: is 6x4 (width x height), the image 12x8; give a mask of the same size, "
         "or stretch it with “stretch the mask”"
     )
 
@@ -141,9 +143,9 @@ def test_mask_options(tmp_path) -> None:
 def test_limits(tmp_path, monkeypatch) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(bytes(2**20 + 2**19))
-    with pytest.raises(PictureError, match=r"large.png: has 1.5 megabytes, above the limit of 1$"):
+    with pytest.raises(UserError, match=r"large.png: has 1.5 megabytes, above the limit of 1$"):
         steps.open_picture(str(path), 1)
-    with pytest.raises(PictureError, match="is no longer on the server; upload it again"):
+    with pytest.raises(UserError, match="is no longer on the server; upload it again"):
         steps.open_picture(str(tmp_path / "gone.png"), 1)
     monkeypatch.setattr(steps, "MAX_PIXELS", 23)
     path = write(tmp_path / "many.png", photo(4, 6))
@@ -172,7 +174,7 @@ def test_complete_is_the_tester_and_known_pixels_stay(model, tmp_path) -> None:
     np.testing.assert_array_equal(done.after, np.where(hole[..., None], refined[0, :21, :30], rgb))
     np.testing.assert_array_equal(done.coarse, np.where(hole[..., None], coarse[0, :21, :30], rgb))
     assert done.attention.shape[2] == 3 and done.remarks == []
-    write_picture(str(tmp_path / "out.png"), done.picture)
+    write_image(str(tmp_path / "out.png"), done.picture)
     saved = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(saved[..., 2::-1], done.after)
     np.testing.assert_array_equal(saved[..., 3], image[..., 3])
@@ -186,12 +188,12 @@ def test_complete_at_a_lower_resolution_with_a_warning(model, tmp_path) -> None:
     done = steps.complete(model, picture, hole, 48, 1)
     np.testing.assert_array_equal(done.after[~hole], image[..., ::-1][~hole])
     assert len(done.remarks) == 1
-    assert "expect a poor filling; try working size 2" in steps.in_page_words(done.remarks[0])
+    assert "expect a poor result; try working size 2" in steps.in_page_words(done.remarks[0])
     hole[:] = True
     hole[0, 0] = False
-    with pytest.raises(PictureError) as error:
+    with pytest.raises(UserError) as error:
         steps.complete(model, picture, hole, 8, 1)
-    expected = "working size 8: nothing known is left at this size; choose a larger one"
+    expected = "at 8% of its size nothing known is left of the image; choose a larger working size"
     assert steps.in_page_words(error.value) == expected
 
 
@@ -201,7 +203,7 @@ def test_no_memory_is_said_in_one_line(model, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(model, "complete", fail)
     picture = steps.open_picture(write(tmp_path / "photo.png", photo(8, 16)), 1)
-    with pytest.raises(PictureError, match="16x8 pixels need more memory; choose a smaller --max-side"):
+    with pytest.raises(UserError, match="16x8 pixels need more memory; choose a smaller --max-side"):
         steps.complete(model, picture, np.eye(8, 16, dtype=bool), 64, 1)
 
 
@@ -299,7 +301,7 @@ def test_errors_become_a_line_of_the_page(capsys, model, tmp_path) -> None:
     page = load("web_page")
 
     def fail(path: str):
-        raise ValueError("secret") if path == "defect" else PictureError(f"{path}: is <b>bad</b>")
+        raise ValueError("secret") if path == "defect" else UserError(f"{path}: is <b>bad</b>")
 
     run = page.told(fail, "status")
     path = "/tmp/server/a.png"

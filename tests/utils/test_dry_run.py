@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.cli import UserError
 from utils.dry_run import (
     layer_table,
     measured_line,
@@ -16,7 +17,6 @@ from utils.dry_run import (
     work_lines,
     write_batch_image,
 )
-from utils.visualization import OutputError
 
 
 def test_table():
@@ -74,5 +74,5 @@ def test_picture(tmp_path):
     picture = cv2.imread(path)
     assert picture.shape == (20 + 128 + 4 + 128, 128 * 3 + 4 * 2, 3)  # a heading and two of the three
     assert [int(picture[100, x, 0]) for x in (64, 64 + 132, 64 + 264)] == [255, 128, 0]
-    with pytest.raises(OutputError, match="cannot write .*batch: give it a suffix"):
+    with pytest.raises(UserError, match="cannot write .*batch: give it a suffix"):
         write_batch_image(str(tmp_path / "batch"), images, images, boxes, most=2)

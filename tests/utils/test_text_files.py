@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from utils.cli import UserError
 from utils.text_files import write_text
-from utils.visualization import OutputError
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_what_is_not_written_leaves_the_old_file(tmp_path: Path, monkeypatch, er
         raise error
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
+    with pytest.raises((UserError, KeyboardInterrupt)) as caught:
         write_text(str(path), "after")
     if isinstance(error, OSError):
         assert str(caught.value) == f"cannot write {path}: No space left on device"
@@ -36,5 +36,5 @@ def test_what_is_not_written_leaves_the_old_file(tmp_path: Path, monkeypatch, er
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write .*absent/test.txt: No such file"):
+    with pytest.raises(UserError, match="cannot write .*absent/test.txt: No such file"):
         write_text(str(tmp_path / "absent/test.txt"), "")

@@ -1,4 +1,4 @@
-"""Pictures and masks as people have them, each with what must come out; for tests/test_inputs.py."""
+"""Images and masks as people have them, each with what must come out; for tests/test_inputs.py."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def save_mask(folder: Path, hole: np.ndarray, name: str = "mask.png") -> None:
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header promises a huge picture."""
+    """A PNG of a few bytes whose header promises a huge image."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -181,7 +181,7 @@ def make_sizes(folder: Path) -> list[Case]:
         (64, 64, box(64, 64), ()),
         (8, 500, box(8, 500, 2, 100, 4, 20), ()),
         (301, 203, box(301, 203, 290, 180, 11, 23), ()),
-        (3000, 4000, box(3000, 4000, 1000, 900, 200, 300), ("--max-side", "160")),
+        (3000, 4000, box(3000, 4000, 1000, 900, 200, 300) | box(3000, 4000, 10, 3000, 90, 700), ()),
     ):
         name = f"{width}x{height}"
         image = photo(height, width) if height < 3000 else photo(30, 40).repeat(100, 0).repeat(100, 1)
@@ -189,14 +189,14 @@ def make_sizes(folder: Path) -> list[Case]:
         save_mask(folder, hole, f"{name}_mask.png")
         extra = {}
         if width == 203:
-            options = ("--attention", "colours.png", "--probe", "190,295")
-            extra = {"colours.png": (301, 403), "colours_probe.png": (325, 203)}
+            options = ("--save-attention", "colours.png", "--attention-at", "190,295")
+            extra = {"colours.png": (301, 403), "colours_at.png": (280, 256)}
         arguments = line(f"{name}.png", f"{name}_out.png", *options, mask=f"{name}_mask.png")
         cases.append(Case(f"PNG, {name}", arguments, image, None, hole, f"{name}_out.png", extra=extra))
     for name, level in (("white", True), ("black", False)):
         pil(photo(1, 1)).save(folder / "1x1.png")
         save_mask(folder, np.full((1, 1), level), f"{name}.png")
-        needs = ("covers the whole picture" if level else "has no hole",)
+        needs = ("covers the whole image" if level else "has no hole",)
         cases.append(Case(f"PNG, 1x1, {name} mask", line("1x1.png", mask=f"{name}.png"), code=2, needs=needs))
     return cases
 
@@ -227,9 +227,9 @@ def make_masks(folder: Path) -> list[Case]:
     save_mask(folder, box(96, 96, 8, 8, 80, 80), "wide.png")
     clear = np.dstack([rgb, np.where(hole, 0, 255).astype(np.uint8)])
 
-    def case(name: str, mask: str, *options: str, where: np.ndarray = hole) -> Case:
+    def case(name: str, mask: str, *options: str, where: np.ndarray = hole, needs: tuple[str, ...] = ()) -> Case:
         output = f"out {mask}.png"
-        return Case(name, line("in.png", output, *options, mask=mask), rgb, None, where, output)
+        return Case(name, line("in.png", output, *options, mask=mask), rgb, None, where, output, needs=needs)
 
     def refused(name: str, mask: str, *needs: str, options: tuple[str, ...] = ()) -> Case:
         return Case(name, line("in.png", "never.png", *options, mask=mask), code=2, needs=needs)
@@ -238,19 +238,24 @@ def make_masks(folder: Path) -> list[Case]:
         case("mask: black hole", "black hole.png", "--invert-mask"),
         case("mask: several holes, on borders too", "several.png", where=several),
         case("mask: red strokes on a transparent layer", "strokes.png"),
-        case("mask: the picture with the hole erased", "erased.png", "--invert-mask"),
-        case("mask: levels 128 and 127", "levels.png"),
-        case("mask: 16 bit, just above and below the threshold", "deep.png"),
+        case("mask: the image with the hole erased", "erased.png", "--invert-mask"),
+        case("mask: levels 128 and 127", "levels.png", needs=("its levels are 127, 128; those above 127",)),
+        case("mask: 16 bit, just above and below the threshold", "deep.png", needs=("its levels are 127, 128",)),
         case("mask: JPEG with grey seams", "mask.jpg"),
         case("mask: twice the size, stretched", "double.png", "--resize-mask"),
-        refused("mask: twice the size", "double.png", "90x74, the picture 45x37", "--resize-mask"),
+        refused("mask: twice the size", "double.png", "is 90x74 (width x height), the image 45x37", "--resize-mask"),
         refused("mask: empty", "empty.png", "has no hole"),
-        refused("mask: full", "full.png", "covers the whole picture"),
+        refused("mask: full", "full.png", "covers the whole image"),
         refused("mask: missing", "absent.png", "--mask absent.png: no such file"),
         Case(
             "hole much wider than those trained on",
             line("big.png", "big_out.png", mask="wide.png"),
-            big, None, box(96, 96, 8, 8, 80, 80), "big_out.png", needs=("try --max-side",),
+            big, None, box(96, 96, 8, 8, 80, 80), "big_out.png", needs=("wide.png: the hole is 69% of the image",),
+        ),
+        Case(
+            "the same, the whole image at once",
+            line("big.png", "big_whole.png", "--window", "none", mask="wide.png"),
+            big, None, box(96, 96, 8, 8, 80, 80), "big_whole.png", needs=("try --max-side", "69% of the image"),
         ),
         Case(
             "RGBA, transparent all over the hole",
@@ -276,23 +281,23 @@ def make_refused(folder: Path) -> list[Case]:
     def case(name: str, image: str, *needs: str, output: str = "never.png", options: tuple[str, ...] = ()) -> Case:
         return Case(name, line(image, output, *options), code=2, needs=needs)
 
-    probe = ("--attention", "a.png", "--probe", "45,0")
+    place = ("--save-attention", "a.png", "--attention-at", "45,0")
     return [
         case("JPEG, truncated", "cut.jpg", "cut.jpg: is truncated"),
         case("file of 0 bytes", "zero.png", "zero.png: is empty (0 bytes)"),
         case("text named .png", "text.png", "is not an image of a known format"),
         case("PNG that claims 60000x60000 pixels", "bomb.png", "60000x60000 pixels, above the limit"),
         case("TIFF, floating point", "float.tif", "floating-point"),
-        case("missing picture", "absent.png", "--image absent.png: no such picture"),
-        case("RGBA to JPEG", "rgba.png", ".jpg cannot hold alpha of this picture", output="never.jpg"),
+        case("missing image", "absent.png", "--image absent.png: no such image"),
+        case("RGBA to JPEG", "rgba.png", ".jpg cannot hold alpha of this image", output="never.jpg"),
         case("to an unknown suffix", "in.png", "give the output one of these suffixes", output="never.gif"),
-        case("onto itself", "in.png", "is the picture or the mask itself", output="in.png"),
-        case("--probe beside the picture", "in.png", "is outside of the picture", options=probe),
+        case("onto itself", "in.png", "is the image or the mask itself", output="in.png"),
+        case("--attention-at outside of the image", "in.png", "is outside of the image", options=place),
     ]
 
 
 def make_folders(folder: Path) -> list[Case]:
-    """Several pictures: the good ones are completed, the others named."""
+    """Several images: the good ones are inpainted, the others named."""
     hole = box()
     for sub in ("all good", "some bad/deeper", "masks/deeper"):
         (folder / sub).mkdir(parents=True)
@@ -306,7 +311,7 @@ def make_folders(folder: Path) -> list[Case]:
     for name in ("a.png", "deeper/b_mask.png", "broken.png"):
         save_mask(folder, hole, f"masks/{name}")
     size = (HEIGHT, WIDTH)
-    bad = ("broken.png: is empty", "lonely.png: has no mask in masks", "2 of 4 pictures were not completed")
+    bad = ("broken.png: is empty", "lonely.png: has no mask in masks", "2 of 4 images were not inpainted")
     return [
         Case(
             "folder of three formats, one mask for all", line("all good", "done"),
@@ -314,7 +319,7 @@ def make_folders(folder: Path) -> list[Case]:
         ),
         Case("pattern", line("all good/[ab].*", "some"), extra={"some/a.png": size, "some/b.png": size}, result=""),
         Case(
-            "folder with a mask for each, a broken picture, a picture without mask",
+            "folder with a mask for each, a broken image, an image without mask",
             line("some bad", "rest", mask="masks"),
             extra={"rest/a.png": size, "rest/deeper/b.png": size}, result="", code=2, needs=bad,
         ),
