@@ -29,7 +29,7 @@ import yaml  # noqa: E402
 
 from utils.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint, section  # noqa: E402
 from utils.cli import UserError, friendly_errors  # noqa: E402
-from utils.evaluation.report import portable_path, portable_text, prepare_folder  # noqa: E402
+from utils.paths import portable_path, portable_text, prepare_folder  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
 
 MAX_BYTES = 20_000_000  # of generator.npz
