@@ -81,8 +81,8 @@ def networks(entries: Mapping[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
         side = next((critic for critic in CRITICS if critic.removesuffix("D.") in owner.lower()), "")
         if match is None or isinstance(value, str) or ("generator" in match["name"].split(".")[0]) == bool(side):
             rest[name] = value
-        elif owners.setdefault(side, owner) != owner:
-            raise UserError(f"holds several networks of a kind, {owners[side]}* and {owner}*: save one alone")
+        elif owners.setdefault(side, owner) != owner or side + match["name"] in found:
+            raise UserError(f"holds several networks of a kind, as {entry[:100]}: save one alone")
         else:
             found[side + match["name"]] = value
     start = owners.get("", "-")

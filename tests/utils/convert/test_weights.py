@@ -252,8 +252,10 @@ def test_what_stands_beside_a_generator() -> None:
 
 
 def test_several_networks_of_a_kind() -> None:
-    with pytest.raises(UserError, match=r"several networks of a kind, netG\.\* and ema\.\*: save one alone"):
+    with pytest.raises(UserError, match=r"several networks of a kind, as ema\.coarse\S+: save one alone"):
         networks({**under("netG.", NAMES), **under("ema.", NAMES)})
+    with pytest.raises(UserError, match=r"several networks of a kind, as module\.coarse"):
+        networks({**under("", NAMES), **under("module.", NAMES)})
 
 
 def test_modules_wrapped_in_the_middle() -> None:
