@@ -122,14 +122,14 @@ class MaskFiles:
     """Masks from files: paths[image_index][hole_index], each read when it is asked for.
 
     size: (height, width); masks of the same aspect ratio are resized to it (nearest). invert: black is the hole.
-    warn: called once, for the first unusual mask.
+    warn: called for the first unusual mask of each kind.
     """
 
     def __init__(
         self, paths: Sequence[Sequence[str]], size: tuple[int, int], invert: bool, warn: Callable[[str], None]
     ):
         self.paths, self.size, self.invert, self.warn = paths, size, invert, warn
-        self._warned = False
+        self._warned: set[str] = set()
 
     def hole(self, image_index: int, hole_index: int) -> tuple[np.ndarray, str]:
         """uint8 [H, W], 1 = hole, and the file's name.
@@ -140,9 +140,10 @@ class MaskFiles:
         return read_mask(path, self.size, self.invert, self._warn_once), os.path.basename(path)
 
     def _warn_once(self, text: str) -> None:
-        if not self._warned:
-            self._warned = True
-            self.warn(f"{text} (nothing more is said of this set's masks)")
+        kind = " ".join(text.partition(": ")[2].split()[:3])  # "the hole is", "its levels are", ...
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self.warn(f"{text} (further masks like this are not named)")
 
 
 def mask_checksum(mask: np.ndarray) -> str:

@@ -7,7 +7,6 @@ whose hole has been inpainted is written with every other sample as it was; `dat
 from __future__ import annotations
 
 import io
-import math
 import os
 import stat
 import struct
@@ -23,6 +22,7 @@ import PIL.Image
 import tifffile
 from PIL import PngImagePlugin
 
+from data.metadata import clean_dpi, png_chunks, read_exif
 from utils.cli import UserError
 
 MAX_PIXELS = 2**28
@@ -47,11 +47,6 @@ SAVE_OPTIONS = {  # of Pillow; all but JPEG keep every sample
 KEPT = {"TIFF": ("icc_profile", "exif", "dpi"), "WEBP": ("icc_profile", "exif"), "BMP": ("dpi",), "PPM": ()}
 KEPT["JPEG"] = KEPT["TIFF"]
 COLOR_CHUNKS = (b"cICP", b"sRGB", b"gAMA", b"cHRM")  # of a PNG: how its numbers are meant
-ORIENTATION = 0x0112
-# What EXIF says of the image and not of the file: description, make, model, software, date, artist, rights.
-EXIF_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-EXIF_FOLDERS = (0x8769, 0x8825)  # of the exposure, of the place
-MAKER_NOTE, WIDTH_TAG, HEIGHT_TAG = 0x927C, 0xA002, 0xA003
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image:
             if width * height > max_pixels:
                 raise UserError(path, f"has {width}x{height} pixels, above the limit of {max_pixels}")
             info, kind = dict(file.info), file.format
-            exif, orientation = _read_exif(file)  # first: its folders are read from the open file
+            exif, orientation = read_exif(file)  # first: its folders are read from the open file
             frames = 1 if kind in ("JPEG", "MPO") else getattr(file, "n_frames", 1)
             samples, alpha = _decode(path, file, content)
     except PIL.UnidentifiedImageError:
@@ -110,10 +105,10 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> Image:
     if kind != "TIFF":  # which both libraries turn by themselves
         samples, alpha = (part if part is None else turn_upright(part, orientation) for part in (samples, alpha))
     most = int(samples.max()) if samples.dtype == np.uint16 else 0
-    chunks = tuple((name, data) for name, data in _png_chunks(content) if name in COLOR_CHUNKS)
+    chunks = tuple((name, data) for name, data in png_chunks(content) if name in COLOR_CHUNKS)
     bits = next(bits for bits in (8, 10, 12, 16) if most < 1 << bits)
     return Image(
-        samples, alpha, bits, info.get("icc_profile"), exif, _clean_dpi(info.get("dpi")),
+        samples, alpha, bits, info.get("icc_profile"), exif, clean_dpi(info.get("dpi")),
         chunks, frames, orientation,
     )  # fmt: skip
 
@@ -190,7 +185,7 @@ def _decode(path: str, file: PIL.Image.Image, content: bytes) -> tuple[np.ndarra
         array = array.reshape(*array.shape[:2], -1)
         samples, alpha = (array[:, :, :-1], array[:, :, -1]) if clear else (array, None)
         samples = samples[:, :, :1] if grey else samples
-    key = dict(_png_chunks(content)).get(b"tRNS")
+    key = dict(png_chunks(content)).get(b"tRNS")
     if key and alpha is None and mode != "P":  # the one colour of a PNG that is transparent, in its own depth
         full = np.iinfo(samples.dtype).max
         color = np.array(struct.unpack(f">{samples.shape[2]}H", key)) * (full // (2**depth - 1))
@@ -223,17 +218,6 @@ def _jpeg_scan_start(content: bytes) -> int:
     return len(content)
 
 
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and data of all chunks; nothing for other formats. Pillow does not notice pixels whose sum is wrong."""
-    position = 8 if content.startswith(b"\x89PNG") else len(content)
-    while position + 12 <= len(content):
-        length, name = struct.unpack_from(">I4s", content, position)
-        data, position = content[position + 8 : position + 8 + length], position + 12 + length
-        if name == b"IDAT" and zlib.crc32(name + data).to_bytes(4, "big") != content[position - 4 : position]:
-            raise ValueError("truncated" if position > len(content) else "damaged")
-        yield name, data
-
-
 def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes an EXIF orientation of 2 to 8 for [H, W] or [H, W, C]; other values change nothing."""
     if orientation in (5, 6, 7, 8):
@@ -241,39 +225,6 @@ def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
     columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
     return np.ascontiguousarray(array[rows, columns])
-
-
-def _read_exif(file: PIL.Image.Image) -> tuple[PIL.Image.Exif | None, int]:
-    """What still holds of EXIF, and the orientation; broken EXIF must not cost the image.
-
-    A thumbnail would show what the hole is to remove, and the image will be upright.
-    """
-    orientation = 1
-    try:
-        exif, clean = file.getexif(), PIL.Image.Exif()
-        orientation = exif.get(ORIENTATION, 1)
-        for tag in EXIF_TAGS:
-            if tag in exif:
-                clean[tag] = exif[tag]
-        for tag in EXIF_FOLDERS:
-            folder = {key: value for key, value in exif.get_ifd(tag).items() if key != MAKER_NOTE}
-            if WIDTH_TAG in folder:  # the sides are those of the upright image
-                folder[WIDTH_TAG], folder[HEIGHT_TAG] = file.size[:: -1 if orientation in (5, 6, 7, 8) else 1]
-            if folder:
-                clean.get_ifd(tag).update(folder)
-                clean[tag] = clean.get_ifd(tag)
-        clean.tobytes()  # what cannot be written is found here
-        return (clean if len(clean) else None), orientation
-    except Exception:  # whatever broken data make the reader raise
-        return None, orientation
-
-
-def _clean_dpi(dpi: object) -> tuple[float, float] | None:
-    try:
-        across, down = (float(value) for value in dpi)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (across, down) if min(across, down) >= 1 and math.isfinite(max(across, down)) else None
 
 
 def fit_to_format(image: Image, path: str, warn: Callable[[str], None] = lambda text: None) -> Image:

@@ -103,6 +103,8 @@ def _levels(path: str, mask: Image, invert: bool, say: Callable[[str], None]) ->
     else:
         levels = _color_levels(path, rgb, say)
     found = np.unique(levels)
+    if len(found) == 1:
+        return levels
     if len(found) == 2 and found[0] == 0 and found[1] <= THRESHOLD:
         say(f"its levels are 0 and {found[1]}; {found[1]} is taken as white")
         return np.where(levels > 0, np.uint8(255), np.uint8(0))
@@ -141,7 +143,7 @@ def _resized(
 ) -> np.ndarray:  # fmt: skip
     """Turned as the image was, where it plainly was drawn before that, and stretched where that is allowed."""
     (height, width), (rows, columns) = size, hole.shape
-    alike, turned = (abs(a * width - b * height) <= max(a, b) for a, b in ((rows, columns), (columns, rows)))
+    alike, turned = (abs(a * width - b * height) < max(size) for a, b in ((rows, columns), (columns, rows)))
     sizes = f"is {columns}x{rows} (width x height), the image {width}x{height}"
     if turned and not alike:
         if orientation not in (5, 6, 7, 8):

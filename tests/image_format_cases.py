@@ -326,6 +326,84 @@ def make_folders(folder: Path) -> list[Case]:
     ]  # fmt: skip
 
 
+def make_reported(folder: Path) -> list[Case]:
+    """What people reported of programs of this kind."""
+    rgb, hole, size = photo(), box(), (HEIGHT, WIDTH)
+    black = np.zeros_like(rgb)
+    for name in ("lama/x.png", "authors/y_input.png", "authors/y_output.png", "kinds/a.jpe", "plain/z.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        pil(rgb).save(folder / name, "PNG")
+    (folder / "kinds/b.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    for name in ("lama/x_mask001.png", "authors/y_mask.png", "mask.png"):
+        save_mask(folder, hole, name)
+    pil(rgb).save(folder / "in.png")
+    corner = np.dstack([np.where(hole[:, :, None], 255, black), np.full(size, 255)]).astype(np.uint8)
+    corner[:2, :2] = 0
+    pil(corner).save(folder / "corner.png")
+    pil(np.dstack([black + 255, np.where(hole, 255, 0).astype(np.uint8)])).save(folder / "alpha.png")
+    pil(np.where(hole[:, :, None], np.array([255, 0, 0], np.uint8), black)).save(folder / "red.png")
+    pil(np.where(hole[:, :, None], np.array([255, 0, 0], np.uint8), black + 255)).save(folder / "red on white.png")
+    Image.fromarray(hole.astype(np.uint8)).save(folder / "ones.png")
+    Image.fromarray(np.where(hole, 4095, 0).astype(np.uint16)).save(folder / "deep ones.png")
+    soft = cv2.GaussianBlur(hole.astype(np.uint8) * 255, (0, 0), 1.5)
+    Image.fromarray(soft).save(folder / "soft.png")
+    near = cv2.distanceTransform((soft <= 127).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= 3
+    save_mask(folder, ~hole, "black hole.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pil(rgb).save(folder / "phone.png", exif=exif)
+    turned = (np.rot90(rgb, -1), None, np.rot90(hole, -1))
+    exif = Image.Exif()
+    exif[0x010F] = "workflow " * 9000
+    pil(rgb).save(folder / "long exif.webp", lossless=True, exif=exif)
+    pil(photo(8, 16400)).save(folder / "strip.png")
+    save_mask(folder, box(8, 16400, 2, 100, 4, 20), "strip_mask.png")
+    pil(rgb).save(folder / "large profile.png", icc_profile=np.random.default_rng(0).bytes(2**21))
+    deep = photo(channels=1).astype(np.uint16) * 257
+    tifffile.imwrite(folder / "white is zero.tif", 65535 - deep[:, :, 0], photometric="miniswhite")
+    cv2.imwrite(str(folder / "12 bits.png"), photo().astype(np.uint16)[:, :, ::-1] * 16)
+
+    def case(name: str, image: str = "in.png", mask: str = "mask.png", truth=rgb, where=hole, *options: str, **more):
+        output = f"{len(name)} {mask}.png"
+        return Case(name, line(image, output, *options, mask=mask), truth, None, where, output, **more)
+
+    def refused(name: str, arguments: list[str], *needs: str) -> Case:
+        return Case(name, arguments, code=2, needs=needs)
+
+    def folders(name: str, source: str, mask: str, result: str, *needs: str) -> Case:
+        made = {f"done {source}/{result}": size}
+        return Case(name, line(source, f"done {source}", mask=mask), extra=made, result="", needs=needs)
+
+    return [
+        folders("LaMa's names in one folder", "lama", "lama", "x.png", "1 of 2 images are masks"),
+        folders("the authors' names in one folder", "authors", "authors", "y_input.png", "1 of 3 images are results"),
+        refused("one folder, no masks by name", line("plain", "never", mask="plain"), "named as a mask"),
+        folders("a folder with a file of another kind", "kinds", "mask.png", "a.png", "1 .heic (b.HEIC)"),
+        case("mask: black and white with a transparent corner", mask="corner.png", needs=("the colours are taken",)),
+        case("mask: white everywhere, the hole in the alpha", mask="alpha.png"),
+        case("mask: red on black", mask="red.png", needs=("its colours are black and (255, 0, 0)",)),
+        refused("mask: red on white", line(output="never.png", mask="red on white.png"), "of which any may be"),
+        case("mask: levels 0 and 1", mask="ones.png", needs=("its levels are 0 and 1; 1 is taken",)),
+        case("mask: 16 bit, levels 0 and 4095", mask="deep ones.png"),
+        case("mask: soft edge", mask="soft.png", where=soft > 127, needs=("has a soft edge",)),
+        case("mask: soft edge, grown and feathered", "in.png", "soft.png", rgb, near, "--grow", "3", "--feather", "3",
+             needs=("has a soft edge",)),
+        case("mask: black hole, not said", mask="black hole.png", where=~hole, needs=("black holes: --invert-mask",)),
+        case("EXIF orientation 6, mask drawn before", "phone.png", truth=turned[0], where=turned[2],
+             needs=("before its EXIF orientation turned it",)),
+        case("the same with --resize-mask", "phone.png", "mask.png", turned[0], turned[2], "--resize-mask",
+             needs=("before its EXIF orientation turned it",)),
+        refused("image and mask swapped", line("mask.png", "never.png", mask="in.png"), "are the two swapped?"),
+        refused("16400 pixels to WebP", line("strip.png", "never.webp", mask="strip_mask.png"), "up to 16383 pixels"),
+        Case("EXIF of 81 KB to JPEG", line("long exif.webp", "long.jpg"), result="long.jpg",
+             needs=("its EXIF of 81", "JPEG changes known")),
+        Case("PNG, profile of 2 MiB", line("large profile.png", "large.png"), result="", extra={"large.png": size}),
+        case("TIFF, 16-bit grey, white is zero", "white is zero.tif", truth=deep),
+        case("PNG, 12 bits in 16", "12 bits.png", truth=photo().astype(np.uint16) * 16),
+        refused("--attention", line("in.png", "never.png", "--attention", "a.png"), "is now called --save-attention"),
+    ]  # fmt: skip
+
+
 GROUPS: dict[str, Callable[[Path], list[Case]]] = {
     "Formats that keep every sample": make_plain,
     "Formats that lose something": make_lossy,
@@ -333,4 +411,5 @@ GROUPS: dict[str, Callable[[Path], list[Case]]] = {
     "Masks": make_masks,
     "Refused": make_refused,
     "Folders": make_folders,
+    "As people report them": make_reported,
 }

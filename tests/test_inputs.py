@@ -239,14 +239,14 @@ def test_an_image_too_large_for_the_memory_does_not_end_a_folder(
     mask = Image.new("L", (16, 16))
     mask.putpixel((3, 3), 255)
     mask.save(tmp_path / "mask.png")
-    complete = script.Tester.complete
+    complete = script.Tester.inpaint_stages
 
     def limited(self, images, masks):
         if images.shape[2] < 24:
             raise MemoryError
         return complete(self, images, masks)
 
-    monkeypatch.setattr(script.Tester, "complete", limited)
+    monkeypatch.setattr(script.Tester, "inpaint_stages", limited)
     arguments = line("in", "out", "--resize-mask", "--checkpoint", checkpoint)
     code, errors = run_within(script, tmp_path, arguments)
     assert code == 2

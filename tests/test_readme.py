@@ -95,14 +95,16 @@ COMMANDS: dict[str, Run | NotRun] = {
     "val_data_path=val_list.txt": Run(add=["--count", "1"]),
     "python test.py --image in.jpg --mask mask.png --output out.png": Run(makes=["out.png"]),
     "python test.py --image photos/ --mask masks/ --output done/": Run(makes=["done/a.png", "done/b.png"]),
-    "python test.py --image in.jpg --mask mask.png --output out.png --attention colours.png --probe 150,100":
-        Run(replace={"150,100": "20,20"}, makes=["out.png", "colours.png", "colours_probe.png"]),
+    "python test.py --image in.jpg --mask mask.png --output out.png --save-attention colours.png "
+    "--attention-at 150,100":
+        Run(replace={"150,100": "20,20"}, makes=["out.png", "colours.png", "colours_at.png"]),
+    "python test.py --image in.jpg --mask mask.png --output out.png --grow 4 --feather 4": Run(makes=["out.png"]),
     "python test.py --image in.jpg --mask mask.png --output out.png --checkpoint places2.npz --max-side 512":
         Run(makes=["out.png"]),
     "python test.py --image in.jpg --mask erased.png --invert-mask --output out.png": Run(makes=["out.png"]),
     "python test.py --image in.jpg --mask small_mask.png --resize-mask --max-side 512 --output out.png":
         Run(makes=["out.png"]),
-    "python tools/attention_transfer.py A.jpg B.jpg --output rebuilt.png --attention colours.png":
+    "python tools/attention_transfer.py A.jpg B.jpg --output rebuilt.png --save-attention colours.png":
         Run(makes=["rebuilt.png", "colours.png"]),
 
     # Lists and training

@@ -295,12 +295,12 @@ def test_a_mask_that_cannot_be_used_costs_its_image(script, place: Path, tmp_pat
     assert [row["image_index"] for row in rows] == ["1", "5"]
     assert [row["hole_area"] for row in rows] == ["0.25"] * 2
     error = capsys.readouterr().err
-    assert "0.png: is a mask without a hole (mask_invert=true swaps hole and known)" in error
-    assert "3.png: is a mask of 40x40, which does not fit 32x40 images" in error
-    assert "4.png: is a mask whose hole is the whole image (mask_invert=true swaps" in error
+    assert "0.png: has no hole: its levels are all 0" in error
+    assert "3.png: is 40x40 (width x height), the image 40x32" in error
+    assert "4.png: covers the whole image, which leaves nothing known" in error
     summary = (tmp_path / "out/test.txt").read_text(encoding="utf-8")
     assert "2: the first 7 of 7, less 5 skipped" in summary
-    assert "/0.png: is a mask without a hole" in summary and str(tmp_path) not in summary
+    assert "/0.png: has no hole" in summary and str(tmp_path) not in summary
 
 
 @pytest.mark.parametrize("option", ["mask_invert=true", "--invert-mask"])
@@ -312,10 +312,10 @@ def test_masks_in_which_black_is_the_hole(script, place: Path, tmp_path: Path, c
     masks = ["protocol=mask_list", f"mask_path={tmp_path}/?.png", "--count", "2"]
     rows = evaluate(script, place, tmp_path / "a", *masks)
     assert [row["hole_area"] for row in rows] == ["0.875"] * 2
-    assert capsys.readouterr().err.count("its hole is 88% of the image; if hole and known are swapped") == 1
+    assert capsys.readouterr().err.count("the hole is 88% of the image; black holes") == 1
     rows = evaluate(script, place, tmp_path / "b", *masks, option)
     assert [row["hole_area"] for row in rows] == ["0.125"] * 2
-    assert "swapped" not in capsys.readouterr().err
+    assert "black holes" not in capsys.readouterr().err
     assert "black is the hole" in " ".join((tmp_path / "b/test.txt").read_text(encoding="utf-8").split())
 
 
@@ -497,7 +497,8 @@ def test_one_line_says_what_is_wrong(
     with pytest.raises(SystemExit) as exit_:
         script.main(["--config", "config.yaml", "--output", str(tmp_path / "out"), *arguments])
     assert exit_.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: skipped")]
+    beside = "warning: skipped", "note: "
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(beside)]
     lines = [line for line in lines if not line.endswith("images")]  # progress
     assert len(lines) == 1
     assert lines[0].startswith("error: ")

@@ -87,10 +87,12 @@ def test_white_is_the_hole_or_black_if_asked(tmp_path: Path, invert: bool) -> No
     levels[2:4, 3] = 255
     levels[5, 6:8] = 127, 128
     path = write_mask(tmp_path / "m.png", 255 - levels if invert else levels)
-    mask, name = files(path, size=(8, 16), invert=invert).hole(0, 0)
+    said = []
+    mask, name = files(path, size=(8, 16), invert=invert, warn=said.append).hole(0, 0)
+    assert len(said) == 1 and "its levels are 0, 127, 128, 255" in said[0]
     assert np.argwhere(mask).tolist() == [[2, 3], [3, 3], [5, 7]]
     assert name == "m.png"
-    double, _ = files(path, size=(16, 32), invert=invert).hole(0, 0)
+    double, _ = files(path, size=(16, 32), invert=invert, warn=said.append).hole(0, 0)
     np.testing.assert_array_equal(double, mask.repeat(2, axis=0).repeat(2, axis=1))
 
 
@@ -111,14 +113,14 @@ def test_masks_that_cannot_be_used(tmp_path: Path) -> None:
     write_mask(tmp_path / "wide.png", np.full((8, 9), 255, np.uint8))
     (tmp_path / "empty.png").write_bytes(b"")
     for name, message in {
-        "black": r"black.png: is a mask without a hole \(mask_invert=true swaps hole and known\)",
-        "white": r"white.png: is a mask whose hole is the whole image \(mask_invert=true swaps hole and known\)",
-        "wide": "wide.png: is a mask of 8x9, which does not fit 8x8 images",
+        "black": "black.png: has no hole: its levels are all 127.*mask_invert=true",
+        "white": "white.png: covers the whole image.*mask_invert=true",
+        "wide": r"wide.png: is 9x8 \(width x height\), the image 8x8; .*of the same proportions",
         "empty": "empty.png: is empty",
     }.items():
         with pytest.raises(UserError, match=message):
             files(tmp_path / f"{name}.png").hole(0, 0)
-    with pytest.raises(UserError, match=r"white.png: is a mask without a hole \(mask_invert=false"):
+    with pytest.raises(UserError, match="white.png: has no hole: its levels are all 128"):
         files(tmp_path / "white.png", invert=True).hole(0, 0)
 
 
@@ -130,8 +132,11 @@ def test_a_hole_of_most_of_the_image_warns_once(tmp_path: Path) -> None:
     holes = files(*paths, warn=warnings.append)
     assert [holes.hole(index, 0)[0].sum() for index in (0, 1)] == [60, 60]
     (warning,) = warnings
-    assert warning.startswith(f"{paths[0]}: its hole is 94% of the image; ")
-    assert warning.endswith("add mask_invert=true")
+    assert warning.startswith(f"{paths[0]}: the hole is 94% of the image; black holes: --invert-mask, or mask_in")
+    levels[0] = 128  # another kind of warning does not hide this one
+    holes = files(write_mask(tmp_path / "c.png", levels), warn=warnings.append)
+    holes.hole(0, 0)
+    assert ["levels" in text for text in warnings[1:]] == [True, False]
     assert files(paths[0], invert=True).hole(0, 0)[0].sum() == 4
 
 

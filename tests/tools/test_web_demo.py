@@ -201,7 +201,7 @@ def test_no_memory_is_said_in_one_line(model, tmp_path, monkeypatch) -> None:
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(model, "complete", fail)
+    monkeypatch.setattr(model, "inpaint_stages", fail)
     picture = steps.open_picture(write(tmp_path / "photo.png", photo(8, 16)), 1)
     with pytest.raises(UserError, match="16x8 pixels need more memory; choose a smaller --max-side"):
         steps.complete(model, picture, np.eye(8, 16, dtype=bool), 64, 1)

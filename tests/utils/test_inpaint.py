@@ -24,7 +24,7 @@ class MeanColor:
     def __init__(self) -> None:
         self.seen: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def complete(self, images: np.ndarray, masks: np.ndarray) -> tuple:
+    def inpaint_stages(self, images: np.ndarray, masks: np.ndarray) -> tuple:
         assert images.shape[1] % 8 == images.shape[2] % 8 == 0
         self.seen.append((images[0].copy(), masks[0].copy()))
         hole = masks[0].astype(bool)
@@ -174,7 +174,7 @@ def test_a_model_that_does_not_say_what_it_was_trained_at() -> None:
 
 def test_too_little_memory_is_one_line() -> None:
     tester = MeanColor()
-    tester.complete = lambda *_: (_ for _ in ()).throw(MemoryError)
+    tester.inpaint_stages = lambda *_: (_ for _ in ()).throw(MemoryError)
     with pytest.raises(UserError, match="64x64 pixels need more memory; choose a smaller --max-side"):
         inpaint_rgb(tester, photo(64, 64), boxes((64, 64), (5, 5, 9, 9)))
 
