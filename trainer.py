@@ -250,7 +250,7 @@ class Trainer:
         distance = getattr(batch, "distance", None)
         if distance is None:
             return self.discount
-        return paddle.to_tensor(np.float32(np.float64(self.objective.gamma) ** distance))
+        return paddle.to_tensor(np.float32(self.objective.gamma ** distance.astype(np.float64)))
 
     def _draw_alphas(self, n: int) -> np.ndarray:
         """Interpolation points for n samples, float32 [2, n, 1, 1, 1]: this rank's part of the whole batch's."""

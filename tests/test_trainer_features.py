@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
+from data.masks import box_distance
 from tests.test_trainer import build, example, parameters
 from trainer import Objective, Optimization
 from utils.run_state import restore_training, training_arrays
@@ -140,3 +141,9 @@ def test_the_discount_goes_by_the_distance():
     error = np.abs(refined.numpy() - batch.image)
     crops = np.stack([e[:, t : t + h, c : c + w] for e, (t, c, h, w) in zip(error, batch.box)])
     assert float(scalars["l1"]) == pytest.approx((crops * 0.8**batch.distance).mean(), rel=1e-5)
+
+
+def test_boxes_among_other_holes_keep_the_bits_of_their_discount():
+    trainer, batch = build(), example()
+    batch.distance = np.stack([box_distance(16, 16)] * 3)[:, None]
+    assert np.array_equal(trainer._discount(batch).numpy(), np.stack([trainer.discount.numpy()[0]] * 3))
