@@ -29,7 +29,7 @@ import paddle  # noqa: E402
 
 from models.critics import GlobalCritic, LocalCritic  # noqa: E402
 from models.generator import InpaintingGenerator  # noqa: E402
-from tester import Tester, find_checkpoint  # noqa: E402
+from tester import Tester, resolve_checkpoint  # noqa: E402
 from utils.checkpoint import checkpoint_path, save_checkpoint, section  # noqa: E402
 from utils.convert.files import PROGRAMS, kind_of, naming  # noqa: E402
 from utils.convert.sources import iteration_of, open_source  # noqa: E402
@@ -121,7 +121,7 @@ def save_pdparams(path: str, state: dict) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     if args.export_pdparams and is_checkpoint(args.source):
-        path = find_checkpoint(args.source, "", print)
+        path = resolve_checkpoint(args.source, "", print)
         save_pdparams(
             destination_path(args.destination, 0, (path,)),
             {name: value.numpy() for name, value in Tester(path).network.state_dict().items()},

@@ -48,7 +48,7 @@ from models.export import (  # noqa: E402
     program_file,
     save_program,
 )
-from tester import Tester, find_checkpoint  # noqa: E402
+from tester import Tester, resolve_checkpoint  # noqa: E402
 from utils.checkpoint import list_checkpoints, load_checkpoint  # noqa: E402
 from utils.paths import prepare_folder  # noqa: E402
 from utils.text_files import write_text  # noqa: E402
@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
             import_optional(name, NEEDS_ONNX)
     paddle.set_device("cpu")
     chosen = "latest" if list_checkpoints(args.checkpoint) else args.checkpoint  # a run's folder, or as it is
-    tester = Tester(find_checkpoint(chosen, args.checkpoint, print, fall_back=False))
+    tester = Tester(resolve_checkpoint(chosen, args.checkpoint, print, fall_back=False))
     prepare_folder(args.output)
     with tempfile.TemporaryDirectory(dir=args.output, prefix=".export-") as folder:
         build(tester, folder, formats)

@@ -34,6 +34,7 @@ GONE_KEYS = {
     **{old: f"its name is {new}" for old, new in RENAMED_KEYS.items()},
     "amp": "its name is precision: fp32, fp16 or bf16",
     "max_rollbacks": "a value that is not finite stops the run; use --resume, with a lower lr if it comes back",
+    "invert_mask": "its name is mask_invert",
     "eval_batch_size": "images are evaluated one by one; remove the key",
     "cuda": "choose the device with --device gpu or --device cpu" + COUNTS,
     "gpu_ids": "choose the device with --device and CUDA_VISIBLE_DEVICES" + COUNTS,

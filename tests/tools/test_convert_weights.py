@@ -105,10 +105,10 @@ def test_tf1_tester(golden: Path, tf1: Path) -> None:
     data = reference(golden / "tf1_model_infer.npz", "server")
     image = data["image_uint8_hwc"][None, :, :, ::-1]
     mask = (data["mask_uint8_hwc"][None, :, :, 0] > 127.5).astype(np.uint8)
-    completed = tester.Tester(str(tf1)).complete(image, mask)[1]
-    difference = completed.astype(int) - data["test_py_result_reversed_u8"]
+    inpainted = tester.Tester(str(tf1)).inpaint_stages(image, mask)[1]
+    difference = inpainted.astype(int) - data["test_py_result_reversed_u8"]
     assert difference.min() >= -1 and difference.max() <= 1
-    assert np.array_equal(completed[mask == 0], image[mask == 0])
+    assert np.array_equal(inpainted[mask == 0], image[mask == 0])
 
 
 @pytest.mark.parametrize("name", CRITICS)

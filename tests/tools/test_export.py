@@ -87,7 +87,7 @@ EVERYTHING = {"about.json", "completion.json", "completion.pdmodel", "completion
 
 
 def test_the_released_weights_and_their_terms(stubbed: list[str], tmp_path: Path) -> None:
-    if not Path(export.find_checkpoint("released", "", print)).is_file():
+    if not Path(export.resolve_checkpoint("released", "", print)).is_file():
         pytest.skip("this copy holds no released weights")
     export.main(["released", *stubbed[1:], "paddle"])
     about = json.loads((tmp_path / "out/about.json").read_text())
