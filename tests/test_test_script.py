@@ -476,7 +476,7 @@ def errors(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "no run": (["expname=other"], "hole_other: holds no checkpoint: train first (python train.py"),
         "no checkpoint": (["--checkpoint", "absent.npz"], "absent.npz: no such checkpoint"),
         "empty checkpoint": (["--checkpoint", f"{tmp_path}/zero.npz"], "empty (0 bytes)"),
-        "pickle": (["--checkpoint", f"{tmp_path}/pickle.npz"], "is a pickle"),
+        "pickle": (["--checkpoint", f"{tmp_path}/pickle.npz"], "pickle.npz: holds weights of another implementation"),
         "other width": (["--checkpoint", wide], "of another width (4 channels, here 2"),
         "no folder": (["--output", f"{tmp_path}/zero.npz/out"], "cannot write to the folder"),
     }

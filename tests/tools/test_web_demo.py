@@ -169,7 +169,7 @@ def test_complete_is_the_tester_and_known_pixels_stay(model, tmp_path) -> None:
 
     rgb = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
     padded = np.pad(rgb, ((0, 3), (0, 2), (0, 0)), mode="symmetric")
-    coarse, refined, _ = model.complete(padded[None], np.pad(hole, ((0, 3), (0, 2)), mode="symmetric")[None])
+    coarse, refined, _ = model.inpaint_stages(padded[None], np.pad(hole, ((0, 3), (0, 2)), mode="symmetric")[None])
     np.testing.assert_array_equal(done.before, rgb)
     np.testing.assert_array_equal(done.after, np.where(hole[..., None], refined[0, :21, :30], rgb))
     np.testing.assert_array_equal(done.coarse, np.where(hole[..., None], coarse[0, :21, :30], rgb))
