@@ -93,8 +93,8 @@ COMMANDS: dict[str, Run | NotRun] = {
     "python test.py --image docs/example/photo.jpg --mask docs/example/mask.png "
     "--output out.png": Run(add=["--max-side", "48"], makes=["out.png"]),
     "python test.py --image docs/example/photo.jpg --mask docs/example/mask.png --output out.png "
-    "--attention attention.png --probe 100,150":
-        Run(add=["--max-side", "48"], makes=["out.png", "attention.png", "attention_probe.png"]),
+    "--save-attention attention.png --attention-at 100,150":
+        Run(add=["--max-side", "48"], makes=["out.png", "attention.png", "attention_at.png"]),
     "python test.py --checkpoint released --baselines 'image_shape=[128,128,3]' 'mask_shape=[64,64]' "
     "val_data_path=val_list.txt": Run(add=["--count", "1"]),
     "python test.py --checkpoint released --baselines 'image_shape=[128,128,3]' 'mask_shape=[64,64]' "
