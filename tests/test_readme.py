@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import signal
+import sys
 import xml.etree.ElementTree
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -72,17 +73,17 @@ RANKS = NotRun("needs several devices; tests/faults/test_ranks.py runs two proce
 # fmt: off
 COMMANDS: dict[str, Run | NotRun] = {
     "make demo": ENVIRONMENT,
-    "make test": ENVIRONMENT,
+    "make setup": ENVIRONMENT,
     "make bench": BENCHMARK,
     "make check-gpu": NotRun("needs a GPU; tests/tools/test_check_device.py runs the tool on the CPU"),
     "python tools/check_device.py --device gpu":
         NotRun("needs a GPU; tests/tools/test_check_device.py runs the tool on the CPU"),
     "tools/ablation.sh train_list.txt val_list.txt":
         NotRun("trains for hours; tests/tools/test_ablation.py runs it with a stand-in for the programs"),
-    "make web": PAGE,
     "python tools/web_demo.py": PAGE,
     "source .venv/bin/activate": SHELL,
     "pip install -r requirements-cpu.txt": ENVIRONMENT,
+    "pip install -r requirements-base.txt": ENVIRONMENT,
     "pip install -r requirements-web.txt": ENVIRONMENT,
     "pip install paddle2onnx==2.1.0 'onnx<=1.17' onnxruntime": ENVIRONMENT,
     "find /data/places2/train -name '*.jpg' | sort > train_list.txt": SHELL,
@@ -91,8 +92,13 @@ COMMANDS: dict[str, Run | NotRun] = {
     # Pictures
     "python test.py --image docs/example/photo.jpg --mask docs/example/mask.png "
     "--output out.png": Run(add=["--max-side", "48"], makes=["out.png"]),
+    "python test.py --image docs/example/photo.jpg --mask docs/example/mask.png --output out.png "
+    "--save-attention attention.png --attention-at 100,150":
+        Run(add=["--max-side", "48"], makes=["out.png", "attention.png", "attention_at.png"]),
     "python test.py --checkpoint released --baselines 'image_shape=[128,128,3]' 'mask_shape=[64,64]' "
     "val_data_path=val_list.txt": Run(add=["--count", "1"]),
+    "python test.py --checkpoint released --baselines 'image_shape=[128,128,3]' 'mask_shape=[64,64]' "
+    "protocol=freeform-thin val_data_path=val_list.txt": Run(add=["--count", "1"]),
     "python test.py --image in.jpg --mask mask.png --output out.png": Run(makes=["out.png"]),
     "python test.py --image photos/ --mask masks/ --output done/": Run(makes=["done/a.png", "done/b.png"]),
     "python test.py --image in.jpg --mask mask.png --output out.png --save-attention colours.png "
@@ -444,6 +450,24 @@ def test_command(command: str, place: Path, done: set[str], monkeypatch: pytest.
     monkeypatch.chdir(place)
     monkeypatch.setattr("sys.argv", ["documented"])
     run(command, place, done)
+
+
+def test_python_of_the_readmes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines for Python users, from another folder; the same in both languages but for their comments."""
+    code = [re.search(r"^```python\n(.*?)^```", text_of(readme), re.M | re.S)[1] for readme in (ENGLISH, CHINESE)]
+    bare = [re.sub(r" +#.*", "", text) for text in code]
+    assert bare[0] == bare[1] and "/path/to/project" in bare[0]
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    found: dict = {}
+    exec(bare[0].replace("/path/to/project", str(PROJECT)), found)
+    known = ~found["mask"]
+    assert found["result"].shape == found["image"].shape and found["mask"].any()
+    assert np.array_equal(found["result"][known], found["image"][known])
+
+
+def test_readmes_are_short() -> None:
+    assert all(text_of(readme).count("\n") <= 200 for readme in (ENGLISH, CHINESE))
 
 
 # The text
