@@ -20,7 +20,6 @@ def poisoned(config, trainer, batches):
         following = batches._sample
         nan = np.full((32, 32, 3), np.nan, np.float32)
         batches._sample = lambda number: following(number)._replace(pixels=nan)
-        import numpy as np
     return inner(config, trainer, batches)
 train.train_iteration = poisoned
 """
