@@ -21,6 +21,7 @@ from data.dataset import PhotoDataset, center_crop  # noqa: E402
 from data.file_list import read_file_list  # noqa: E402
 from data.loader import TrainLoader  # noqa: E402
 from data.masks import TrainingHoles  # noqa: E402
+from models.convolution import backend  # noqa: E402
 from models.layer_costs import network_costs, training_cost  # noqa: E402
 from trainer import Architecture, NonFiniteError, Objective, Optimization, Trainer  # noqa: E402
 from utils import dry_run, run_state  # noqa: E402
@@ -188,7 +189,7 @@ def fixed_images(config: TrainConfig, lists: Lists, count: int) -> tuple[list[np
     return images, lists.holes.fixed(len(images), np.random.default_rng([config.seed, PREVIEW_STREAM]))
 
 
-def show_dry_run(config: TrainConfig, lists: Lists, device: str) -> None:
+def show_dry_run(config: TrainConfig, lists: Lists, device: str) -> int:
     """Prints the configuration, the networks and two iterations; dry_run.png, the first batch, is all it writes."""
     meter, ranks = MemoryMeter(device.startswith("gpu")), Ranks()
     trainer = build_trainer(config, ranks)
@@ -198,6 +199,7 @@ def show_dry_run(config: TrainConfig, lists: Lists, device: str) -> None:
         dry_run.show_batch(config, trainer, next(batches))
         dry_run.show_iterations(config, batches, lambda: train_iteration(config, trainer, batches))
     print(dry_run.measured_line(meter.extra()))
+    return 0
 
 
 def main(argv=None) -> int:
@@ -209,10 +211,8 @@ def main(argv=None) -> int:
         if config.precision != "fp32" and device == "cpu":
             warn(f"precision: {config.precision} needs a GPU and is off on the CPU")
             config = dataclasses.replace(config, precision="fp32")
-        if args.dry_run:
-            show_dry_run(config, lists, device)
-            return 0
-        return train(config, lists, device, closing)
+        place = f"{device}; convolutions by {backend()}"
+        return show_dry_run(config, lists, place) if args.dry_run else train(config, lists, place, closing)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def usable(x) -> bool:
 
 def backend() -> str:
     """For logs: which convolution float32 tensors get on Paddle's present device."""
-    return "oneDNN" if paddle.get_device() == "cpu" and library() is not None else "Paddle's"
+    return "oneDNN" if paddle.get_device() == "cpu" and library() is not None else "Paddle"
 
 
 def _empty(shape):

@@ -43,6 +43,7 @@ def test_dry_run(place):
     text = done.stdout
     assert "\nprecision: fp32\n" in text and "\nimages: 4 in photos\n" in text
     for line in (
+        r"device: cpu; convolutions by (oneDNN|Paddle)",
         r"generator, layer +output +parameters +MFLOP",
         r"  coarse_generator.conv1 +2x32x32 +252 +0\.5",
         r"  fine_generator.contextual_attention +8x8x8 +0 +0\.0",
@@ -142,7 +143,8 @@ def test_a_new_run_from_the_weights_of_another(place):
     start = str(first.checkpoints()[2])
     first.run("niter=1", "expname=second", f"init_from={start}", "lr=1e-20")
     second = first.folder / "checkpoints/faults/hole_second"
-    assert "# weights of " in (second / "train.txt").read_text()
+    log = (second / "train.txt").read_text()
+    assert "# weights of " in log and "; cpu; convolutions by " in log.splitlines()[0]
     (ours, meta), (theirs, _) = (load_checkpoint(str(p)) for p in (second / "checkpoint_00000001.npz", start))
     for name in theirs:
         if "optimizer" not in name:
