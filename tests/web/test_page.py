@@ -140,7 +140,7 @@ def test_box_by_two_clicks_on_a_large_picture(page, checkpoint, tmp_path) -> Non
     wait_for(lambda: page.find("#board img").get_attribute("src") != clean, "the first corner")
     page.click_at("#board img", (100, 90))
     status = page.complete()
-    assert "expect a poor filling; try working size" in status
+    assert "expect a poor result; try working size" in status
 
     after = read(page.download())
     rows, columns = np.nonzero((image != after).any(axis=2))
@@ -165,7 +165,7 @@ def test_refusals_are_one_line(page, server, tmp_path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     many = tmp_path / "many.png"
     assert cv2.imwrite(str(many), np.zeros((4100, 4100), np.uint8))
-    photo(tmp_path / "other.png", 20, 30)
+    assert cv2.imwrite(str(tmp_path / "other.png"), np.repeat(np.uint8([[0], [255]]), [5, 15], axis=0).repeat(30, axis=1))
     for path, message in (
         (tmp_path / "text.png", "Error: text.png: is not an image of a known format"),
         (many, "Error: many.png: has 4100x4100 pixels, above the limit of 16777216"),
@@ -178,7 +178,7 @@ def test_refusals_are_one_line(page, server, tmp_path) -> None:
     page.tab(2)
     page.upload("mask", tmp_path / "other.png", "other.png")
     page.find("#complete").click()
-    expected = "Error: coffee.png: its mask other.png is 30x20, the picture 600x400 (width x height); give a mask of "
+    expected = "Error: coffee.png: its mask other.png: is 30x20 (width x height), the image 600x400; give a mask of "
     expected += "the same size, or stretch it with “stretch the mask”"
     assert page.wait_for_status("other.png") == expected
     assert "Traceback" not in page.driver.page_source
