@@ -165,7 +165,8 @@ def test_refusals_are_one_line(page, server, tmp_path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     many = tmp_path / "many.png"
     assert cv2.imwrite(str(many), np.zeros((4100, 4100), np.uint8))
-    assert cv2.imwrite(str(tmp_path / "other.png"), np.repeat(np.uint8([[0], [255]]), [5, 15], axis=0).repeat(30, axis=1))
+    half = np.repeat(np.uint8([[0], [255]]), [5, 15], axis=0).repeat(30, axis=1)
+    assert cv2.imwrite(str(tmp_path / "other.png"), half)
     for path, message in (
         (tmp_path / "text.png", "Error: text.png: is not an image of a known format"),
         (many, "Error: many.png: has 4100x4100 pixels, above the limit of 16777216"),
